@@ -116,7 +116,7 @@ class Adapter(Protocol):
     """One opened model."""
 
     def inputs(self) -> Sequence[InputSpec]:
-        """Inputs in the model's order."""
+        """Return the inputs in the model's order."""
 
     def layers(self, probe: Mapping[str, Array] | None = None) -> Sequence[Layer]:
         """Layers in forward order. `probe` (a few samples) settles shapes the model leaves open."""
@@ -138,8 +138,11 @@ class Adapter(Protocol):
         """
 
     def provenance(self) -> Mapping[str, Any]:
-        """JSON-able facts: files and their sha256, ``weights_sha256``, framework, versions, device used,
-        threads, options."""
+        """Return facts that JSON can hold.
+
+        ``sha256`` of the model file, ``weights_sha256``, other files and their hashes, framework, versions,
+        device really used, threads, options.
+        """
 
     def close(self) -> None:
         """Release the framework's resources."""
@@ -153,3 +156,6 @@ class AdapterModule(Protocol):
 
     def open_model(self, source: object, options: AdapterOptions) -> Adapter:
         """Open `source`."""
+
+    def describe(self) -> str:
+        """Return the framework's version and the devices it can use, for ``repstat info``."""

@@ -4,13 +4,12 @@ A number never travels alone: an `Estimate` carries its error, ceiling, bounds a
 knows no file format; `Results.save` hands over to the store package.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from math import log
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +103,215 @@ class Estimate:
     @classmethod
     def undefined(cls, reason: str, *, n_samples: int, n_units: int) -> Self:
         """Return an estimate without a value, with the reason."""
-        return cls(
-            value=None, status=Status.UNDEFINED, reason=reason, n_samples=n_samples, n_units=n_units
-        )
+        return cls(value=None, status=Status.UNDEFINED, reason=reason, n_samples=n_samples, n_units=n_units)
+
+
+INFORMATION_FIELDS = (
+    "value",
+    "std_error",
+    "lower_bound",
+    "upper_bound",
+    "ceiling",
+    "population_lower",
+    "population_upper",
+)
+"""Fields of a row that carry its unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One quantity of one layer at one checkpoint, by one estimator with one set of parameters.
+
+    `units` is ``nats``, ``bits``, ``activation`` (distances) or ``1`` (ratios, probabilities). `params` are
+    the estimator's parameters, enough to compute the number again. `noise_model` is ``measurement``
+    (noise added to stored activations), ``network`` (noise in every hidden layer) or empty.
+    """
+
+    checkpoint: int
+    step: int
+    epoch: float | None
+    layer: str
+    layer_name: str
+    quantity: str
+    estimator: str
+    value: float | None
+    std_error: float | None
+    lower_bound: float | None
+    upper_bound: float | None
+    ceiling: float | None
+    status: Status
+    units: str
+    n_samples: int
+    n_units: int
+    noise_std: float | None
+    noise_model: Literal["", "measurement", "network"]
+    params: Mapping[str, Any]
+    reason: str = ""
+    population_lower: float | None = None
+    population_upper: float | None = None
+
+    def to_dict(self, units: Units = "nats") -> dict[str, Any]:
+        """Return the row as plain values, information in `units`; a missing number is None."""
+        row = self.in_units(units)
+        return {f.name: getattr(row, f.name) for f in fields(row)} | {
+            "status": row.status.value,
+            "params": dict(row.params),
+        }
+
+    def in_units(self, units: Units) -> Self:
+        """Return the row with its information in `units`; distances and ratios stay as they are."""
+        if units == "nats" or self.units != "nats":
+            return self
+        converted: dict[str, Any] = {
+            name: None if (value := getattr(self, name)) is None else from_nats(value, units)
+            for name in INFORMATION_FIELDS
+        }
+        return replace(self, units=units, **converted)
+
+
+ROW_FIELDS = tuple(f.name for f in fields(Row))
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts of pairs of samples over fixed edges, of one layer along the trajectory.
+
+    Parameters
+    ----------
+    layer
+        Layer key.
+    quantity
+        ``distance`` or ``cosine``.
+    relation
+        ``within`` a class, ``between`` classes, or ``all`` pairs where there are no labels.
+    edges
+        Bin edges, shape ``(n_bins + 1,)``, the same for every checkpoint.
+    counts
+        Pairs per bin, shape ``(n_checkpoints, n_bins)``.
+    """
+
+    layer: str
+    quantity: str
+    relation: str
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Everything an analysis found, along the trajectory.
+
+    Parameters
+    ----------
+    rows
+        One per checkpoint, layer and quantity.
+    histograms
+        Pair distances and cosines.
+    steps, epochs
+        The trajectory's axis.
+    metrics
+        Losses and accuracies recorded with the checkpoints, by name, NaN where missing.
+    layers
+        Layer name by key, in forward order.
+    n_classes
+        Number of classes, 0 without labels.
+    synthetic
+        Whether the inputs were drawn by repstat instead of given.
+    provenance
+        Store, versions, options and seed: enough to compute the results again.
+    """
+
+    rows: tuple[Row, ...]
+    histograms: tuple[Histogram, ...] = ()
+    steps: tuple[int, ...]
+    epochs: tuple[float | None, ...]
+    metrics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    layers: Mapping[str, str]
+    n_samples: int
+    n_classes: int
+    synthetic: bool
+    provenance: Mapping[str, Any]
+
+    def to_rows(self, units: Units = "nats") -> list[dict[str, Any]]:
+        """Return every row as a dict of plain values, in the order of the columns of ``--csv``."""
+        return [row.to_dict(units) for row in self.rows]
+
+    def select(self, **wanted: Any) -> tuple[Row, ...]:
+        """Return the rows whose fields equal `wanted`: ``results.select(layer="L002", quantity="mi_input")``.
+
+        A name that is no field of a row is looked up in the row's `params`.
+        """
+
+        def matches(row: Row) -> bool:
+            return all(
+                (getattr(row, name) if name in ROW_FIELDS else row.params.get(name)) == value
+                for name, value in wanted.items()
+            )
+
+        return tuple(row for row in self.rows if matches(row))
+
+    def to_xarray(self, units: Units = "nats") -> "xarray.Dataset":
+        """Return the estimates as an `xarray.Dataset`; needs the package xarray.
+
+        Each quantity is a variable over ``(layer, checkpoint)`` with its ``_std_error`` and ``_status``
+        beside it. Measurement-noise quantities also have the dimension ``noise`` (the noise level as it
+        was asked for, ``0.1`` or ``0.1x``), binned ones ``binning``. Undefined values are NaN.
+
+        Raises
+        ------
+        UsageError
+            xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise UsageError(
+                what="xarray is not installed", fix="Install it with pip install 'repstat[xarray]'"
+            ) from None
+        cells: dict[tuple[str, str], dict[tuple[int, int, str], Row]] = {}
+        layer_index = {key: i for i, key in enumerate(self.layers)}
+        for row in self.rows:
+            dimension = "noise" if "noise" in row.params else "binning" if "binning" in row.params else ""
+            level = str(row.params.get(dimension, ""))
+            variable = cells.setdefault((row.quantity, dimension), {})
+            variable[layer_index[row.layer], row.checkpoint, level] = row.in_units(units)
+        levels = {
+            dimension: list(
+                dict.fromkeys(level for (_, d), v in cells.items() if d == dimension for *_, level in v)
+            )
+            for dimension in ("noise", "binning", "")
+        }
+        data: dict[str, Any] = {}
+        for (quantity, dimension), variable in cells.items():
+            shape = (len(self.layers), len(self.steps), max(1, len(levels[dimension])))
+            value, error = np.full(shape, np.nan), np.full(shape, np.nan)
+            status = np.full(shape, "", dtype="<U24")
+            for (layer, checkpoint, level), row in variable.items():
+                at = layer, checkpoint, levels[dimension].index(level)
+                value[at] = np.nan if row.value is None else row.value
+                error[at] = np.nan if row.std_error is None else row.std_error
+                status[at] = row.status.value
+            dims = ("layer", "checkpoint", *([dimension] if dimension else []))
+            for suffix, array in (("", value), ("_std_error", error), ("_status", status)):
+                data[quantity + suffix] = (dims, array if dimension else array[..., 0])
+        coords: dict[str, Any] = {
+            "layer": list(self.layers),
+            "layer_name": ("layer", list(self.layers.values())),
+            "step": ("checkpoint", list(self.steps)),
+            "epoch": ("checkpoint", [np.nan if e is None else e for e in self.epochs]),
+        } | {d: levels[d] for d in ("noise", "binning") if levels[d]}
+        for name, values in self.metrics.items():
+            data[f"metric_{name}"] = ("checkpoint", list(values))
+        return xarray.Dataset(data, coords, {"units": units, "synthetic": int(self.synthetic)})
+
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the results to an HDF5 file (docs/store-format.md) and return its path.
+
+        Raises
+        ------
+        UsageError
+            The file exists and `overwrite` is False, or its folder cannot be written.
+        """
+        from repstat.store.results_file import save_results
+
+        return save_results(self, Path(path), overwrite=overwrite)

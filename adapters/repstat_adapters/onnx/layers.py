@@ -1,0 +1,150 @@
+"""Which tensors of an ONNX graph are the layers: one per op with constant weights, after its activation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain as joined
+
+import onnx
+
+from repstat.adapter import LayerKind
+from repstat_adapters.onnx.chain import Chain, follow
+from repstat_adapters.onnx.graph import Graph
+from repstat_adapters.onnx.names import join_name, layer_name
+from repstat_adapters.onnx.ops import AFFINE, LAYOUT, NO_OPS, NORMS, PARAMETERISED, word_of
+from repstat_adapters.onnx.walk import all_nodes, subgraphs
+
+_JOINS = frozenset({"Add", "Sum", "QLinearAdd"})
+_PASSED_BACKWARDS = AFFINE | NO_OPS | NORMS | LAYOUT
+
+
+@dataclass(frozen=True)
+class Found:
+    """A layer of the graph before any sample was run."""
+
+    key: str
+    name: str
+    op: str
+    kind: LayerKind
+    signature: str
+    target: str
+
+
+def find_layers(graph: Graph) -> tuple[Found, ...]:
+    """Layers and residual joins in forward order.
+
+    Every op whose weight is constant and whose data depend on an input counts, in the order of the graph;
+    L000 is the first. A layer is ``output`` where no such op comes after it.
+    """
+    weights = {i: name for i, node in enumerate(graph.nodes) if (name := _weight(graph, node))}
+    before = _leads_to_weights(graph, weights)
+    found: list[tuple[int, Found]] = []
+    inside: set[int] = set()
+    for ordinal, (index, weight) in enumerate(weights.items()):
+        node = graph.nodes[index]
+        chain = _chain(graph, node)
+        inside |= {index, *chain.nodes}
+        words = [PARAMETERISED[node.op_type].word, *_fused_activation(node), *chain.words]
+        found.append(
+            (
+                index,
+                Found(
+                    key=f"L{ordinal:03d}",
+                    name=layer_name(graph, index, weight),
+                    op=_spelled(graph, [index, *chain.nodes]),
+                    kind="hidden" if chain.target in before else "output",
+                    signature=">".join(words),
+                    target=chain.target,
+                ),
+            )
+        )
+    found += _joins(graph, set(weights), inside)
+    return tuple(layer for _, layer in sorted(found, key=lambda pair: pair[0]))
+
+
+def nested_layers(graph: Graph) -> tuple[str, ...]:
+    """Ops with weights inside the bodies of If, Loop and Scan, which cannot be recorded."""
+    return tuple(
+        f"{inner.op_type} {inner.name!r} inside {node.op_type} {node.name!r}"
+        for node in graph.nodes
+        for body in subgraphs(node)
+        for inner in all_nodes(body)
+        if inner.op_type in PARAMETERISED
+    )
+
+
+def _weight(graph: Graph, node: onnx.NodeProto) -> str:
+    """Name of the node's constant weight, or nothing if it is not a layer."""
+    rule = PARAMETERISED.get(node.op_type)
+    if rule is None or (node.op_type == "Einsum" and len(node.input) != 2):
+        return ""
+    for weight, data in rule.weight_or_data:
+        if len(node.input) > max(weight, data):
+            name = node.input[weight]
+            if name and name not in graph.dynamic and graph.varies(node.input[data]):
+                return name
+    return ""
+
+
+def _chain(graph: Graph, node: onnx.NodeProto) -> Chain:
+    outputs = [name for name in node.output if name]
+    used = [name for name in outputs if name in graph.consumers or name in graph.outputs]
+    start = (used or outputs)[0]
+    return Chain(start, (), ()) if _fused_activation(node) else follow(graph, start)
+
+
+def _fused_activation(node: onnx.NodeProto) -> list[str]:
+    """Activation inside an op of onnxruntime: FusedConv, FusedGemm."""
+    if node.domain != "com.microsoft":
+        return []
+    return [word_of(a.s.decode("utf-8", "replace")) for a in node.attribute if a.name == "activation" and a.s]
+
+
+def _spelled(graph: Graph, indices: Sequence[int]) -> str:
+    return "+".join(graph.nodes[i].op_type for i in indices)
+
+
+def _leads_to_weights(graph: Graph, weights: dict[int, str]) -> set[str]:
+    """Tensors from which data flow into a further op with weights."""
+    leading: set[str] = set()
+    for index in range(len(graph.nodes) - 1, -1, -1):
+        node = graph.nodes[index]
+        bodies = joined.from_iterable(all_nodes(body) for body in subgraphs(node))
+        nested = any(inner.op_type in PARAMETERISED for inner in bodies)
+        if index in weights or nested or any(name in leading for name in node.output):
+            leading |= {name for name in node.input if graph.varies(name)}
+    return leading
+
+
+def _joins(graph: Graph, weights: set[int], inside: set[int]) -> list[tuple[int, Found]]:
+    found: list[tuple[int, Found]] = []
+    for index, node in enumerate(graph.nodes):
+        moving = {name for name in node.input if graph.varies(name)}
+        if node.op_type not in _JOINS or index in inside or len(moving) < 2:
+            continue
+        joins = weights | {i for i, _ in found}
+        if not any(_ends_block(graph, name, joins) for name in moving):
+            continue
+        chain = follow(graph, node.output[0])
+        layer = Found(
+            key=f"R{len(found):03d}",
+            name=join_name(graph, index),
+            op=_spelled(graph, [index, *chain.nodes]),
+            kind="residual",
+            signature=">".join(["add", *chain.words]),
+            target=chain.target,
+        )
+        found.append((index, layer))
+    return found
+
+
+def _ends_block(graph: Graph, name: str, ends: set[int]) -> bool:
+    """Whether a tensor is the output of an op with weights or of a join, but for bias, norm and reshape."""
+    while (index := graph.producer.get(name)) is not None:
+        if index in ends:
+            return True
+        node = graph.nodes[index]
+        moving = [source for source in node.input if graph.varies(source)]
+        if node.op_type not in _PASSED_BACKWARDS or len(moving) != 1:
+            return False
+        name = moving[0]
+    return False

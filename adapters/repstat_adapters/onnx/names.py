@@ -1,0 +1,76 @@
+"""What to call a layer: the exporter's own name for it where one survived. Decoration, never an identity."""
+
+import re
+from collections.abc import Sequence
+
+import onnx
+
+from repstat_adapters.onnx.graph import Graph
+
+_PARAMETER = re.compile(r"(?P<scope>.+)[._](weight|kernel|w|W)([._]?\w*)?(:0)?")
+_ANONYMOUS = re.compile(r"(onnx::|val_|const|_v_|Parameter|Constant|tensor)|\d+$", re.IGNORECASE)
+_TF_TAIL = re.compile(r"(/(ReadVariableOp|MatMul|Conv\dD|ExpandDims|Cast|Tensordot|BiasAdd|kernel|concat)(_\d+)?)+$")  # fmt: skip
+_TF_MODEL = re.compile(r"(StatefulPartitionedCall/)?(functional|sequential|model)(?P<call>_\d+)?/")
+_CONSTANT_CHAIN_LIMIT = 8
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def layer_name(graph: Graph, index: int, weight: str) -> str:
+    """Name of the layer made by node `index` with `weight`."""
+    node = graph.nodes[index]
+    return (
+        _from_weights(graph, weight)
+        or _from_metadata(node)
+        or _from_scope(node)
+        or f"{node.op_type.lower()}_{index}"
+    )
+
+
+def join_name(graph: Graph, index: int) -> str:
+    """Name of a residual join."""
+    node = graph.nodes[index]
+    return _from_metadata(node) or _from_scope(node) or f"{node.op_type.lower()}_{index}"
+
+
+def _from_weights(graph: Graph, weight: str) -> str:
+    """Try the weight's name, then those of the tensors it is computed from (transposed, dequantised)."""
+    for _ in range(_CONSTANT_CHAIN_LIMIT):
+        if name := _from_weight(weight):
+            return name
+        node = graph.made_by(weight)
+        if node is None or not node.input:
+            return ""
+        weight = node.input[0]
+    return ""
+
+
+def _from_weight(weight: str) -> str:
+    if _ANONYMOUS.match(weight):
+        return ""
+    plain = weight.removesuffix(":0")
+    if "/" in plain and (cut := _TF_TAIL.sub("", plain)) != plain:
+        return _without_model(cut)
+    match = _PARAMETER.fullmatch(plain)
+    return match["scope"] if match else ""
+
+
+def _without_model(path: str) -> str:
+    """``functional_1/h1_1`` is Keras' layer ``h1``, traced a second time."""
+    match = _TF_MODEL.match(path)
+    if match is None or match.end() == len(path):
+        return path
+    rest = path[match.end() :]
+    return rest.removesuffix(match["call"]) if match["call"] else rest
+
+
+def _from_metadata(node: onnx.NodeProto) -> str:
+    text = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
+    scopes: Sequence[str] = re.findall(r"'([^']*)'", text)
+    return scopes[-2] if len(scopes) > 1 else ""
+
+
+def _from_scope(node: onnx.NodeProto) -> str:
+    scope, slash, _ = node.name.rpartition("/")
+    if not slash or not scope.strip("/"):
+        return ""
+    return scope.rpartition("/")[2] if scope.startswith("/") else _without_model(scope)

@@ -1,0 +1,163 @@
+"""The command line: one module per command, loaded when it is typed; errors become messages in one place."""
+
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from repstat import __version__
+from repstat.errors import RepstatError
+
+COMMANDS = {
+    "layers": "List the layers of a model.",
+    "extract": "Record hidden activations of one or many checkpoints in a store.",
+    "inspect": "Say what is in a store or a results file.",
+    "verify": "Check every hash and rule of a store.",
+    "merge": "Join stores of one training into one.",
+    "analyze": "Estimate what the layers know along the trajectory.",
+    "info": "Versions, adapters and devices, for bug reports.",
+}
+"""The commands in the order of use, with the line that ``repstat --help`` shows."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; unwinding removes temporary files."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules, imported when they are invoked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"repstat.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Offer close matches for a misspelt command."""
+        from difflib import get_close_matches
+
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            close = get_close_matches(name, COMMANDS, n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            ctx.fail(f"No such command {name!r}.{hint} Commands are {', '.join(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="repstat")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error (anywhere on the line).")
+def cli(debug: bool) -> None:
+    r"""See what the layers of a neural network know while it learns.
+
+    \b
+      repstat extract step-*.onnx --inputs data.npz   # activations of every hidden layer -> acts.h5
+      repstat analyze acts.h5                         # estimates with errors -> a table, acts.results.h5
+    """
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the code that docs/cli.md lists."""
+    arguments = sys.argv[1:] if args is None else args
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run(arguments))
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _run(arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    try:
+        cli.main([a for a in arguments if a != "--debug"], prog_name="repstat", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        return _click_error(error)
+    except RepstatError as error:
+        return _say(str(error), error.exit_code, error, debug)
+    except (KeyboardInterrupt, click.Abort) as error:
+        return _say(
+            "interrupted. Finished checkpoints are kept; the same command resumes.",
+            130,
+            error,
+            debug,
+        )
+    except Terminated as error:
+        return _say(
+            "terminated. Finished checkpoints are kept; the same command resumes.",
+            143,
+            error,
+            debug,
+        )
+    except BrokenPipeError:
+        # The reader of stdout went away (`| head -1`): not an error of ours, and nothing more to say there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError as error:
+        return _say("out of memory. Use fewer samples or a smaller --batch-size.", 6, error, debug)
+    except OSError as error:
+        return _say(_os_error(error), _os_code(error), error, debug)
+    except Exception as error:
+        text = f"internal error: {type(error).__name__}: {error}. This is a bug; --debug shows the traceback."
+        return _say(text, 1, error, debug)
+    return 0
+
+
+def _say(text: str, code: int, error: BaseException, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    click.echo(f"repstat: error: {printable(text)}", err=True)
+    return code
+
+
+def _click_error(error: click.ClickException) -> int:
+    context: Any = getattr(error, "ctx", None)
+    hint = f" Try '{context.command_path} --help'." if context is not None else ""
+    message = error.format_message()
+    click.echo(f"repstat: error: {message}{'' if message.endswith(('.', '?')) else '.'}{hint}", err=True)
+    return error.exit_code
+
+
+def _os_error(error: OSError) -> str:
+    where = f" in {error.filename}" if error.filename else ""
+    return f"the system refused{where}: {error.strerror or error}."
+
+
+def _os_code(error: OSError) -> int:
+    import errno
+
+    if error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.ENOMEM}:
+        return 6
+    return 2 if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT} else 1
+
+
+def printable(text: str) -> str:
+    """Return `text` without control and bidirectional-override characters, for a terminal."""
+    bidi = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    return "".join(c if c == "\n" or (c.isprintable() and c not in bidi) else "\ufffd" for c in text)

@@ -1,0 +1,203 @@
+"""``repstat analyze``: estimates along the trajectory, as a table, a results file, JSON or CSV."""
+
+import csv
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repstat.cli.options import layer_option
+from repstat.units import UNITS, Units
+
+if TYPE_CHECKING:
+    from repstat.results import Results
+
+EPILOG = """\b
+Examples:
+  repstat analyze acts.h5
+  repstat analyze acts.h5 --noise-std 0.05,0.1 --binning width:0.07 --csv acts.csv
+  repstat analyze acts.h5 --json | head -1"""
+
+
+@click.command("analyze", epilog=EPILOG)
+@click.argument("store")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Results file to write [default: STORE with .results.h5].",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the results file and the CSV if they exist.")
+@click.option("--csv", "csv_file", metavar="FILE", help="Also write every number as CSV.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print every number as JSON Lines instead of the table."
+)
+@click.option(
+    "--noise-std",
+    default="auto",
+    show_default=True,
+    metavar="LIST|auto",
+    help="Noise levels, comma-separated: standard deviations in activation units, or 0.1x for a multiple "
+    "of the layer's pooled standard deviation over the trajectory; auto is 0.05x,0.2x.",
+)
+@click.option(
+    "--binning",
+    "binnings",
+    multiple=True,
+    default=("count:30",),
+    show_default=True,
+    metavar="SPEC",
+    help="szt, width:W, count:N or quantile:N; may be repeated.",
+)
+@click.option(
+    "--estimators",
+    default="noisy,binned,clustering",
+    show_default=True,
+    metavar="LIST",
+    help="What to compute.",
+)
+@layer_option
+@click.option(
+    "--steps",
+    metavar="SEL",
+    help="Checkpoints to analyse: 0,100 or a range 100:5000 [default: all].",
+)
+@click.option(
+    "--units",
+    type=click.Choice(UNITS),
+    default="nats",
+    show_default=True,
+    help="Unit of information in table, JSON and CSV; the results file is always in nats.",
+)
+@click.option(
+    "--tolerance",
+    type=float,
+    default=0.01,
+    show_default=True,
+    help="Standard error to reach, in nats.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the noise.")
+def command(
+    store: str,
+    output: str | None,
+    overwrite: bool,
+    csv_file: str | None,
+    as_json: bool,
+    noise_std: str,
+    binnings: tuple[str, ...],
+    estimators: str,
+    selectors: tuple[str, ...],
+    steps: str | None,
+    units: Units,
+    tolerance: float,
+    seed: int,
+) -> None:
+    """Estimate what the layers in STORE know, checkpoint by checkpoint.
+
+    I(X;T) and I(Y;T) through Gaussian noise, binned entropy, and how classes cluster; each number with its
+    standard error, ceiling and status. The store itself is never changed.
+    """
+    from repstat.analysis import analyze
+    from repstat.cli.table import print_results
+    from repstat.cli.talk import Talk
+    from repstat.store import open_store
+    from repstat.store.results_file import check_output
+
+    path = Path(output) if output else _results_path(Path(store))
+    with open_store(store) as opened:
+        check_output(path, overwrite=overwrite)
+        if csv_file is not None:
+            _check_csv(Path(csv_file), overwrite=overwrite)
+        with Talk() as talk:
+            if opened.synthetic:
+                talk.note("WARNING: the store was made from synthetic inputs, not from data")
+            results = analyze(
+                opened,
+                noise_std=noise_std,
+                binning=binnings,
+                estimators=[word.strip() for word in estimators.split(",")],
+                layers=selectors or ("all",),
+                steps=_select_steps(steps, opened.steps),
+                tolerance=tolerance,
+                seed=seed,
+                progress=talk,
+            )
+    results.save(path, overwrite=overwrite)
+    if csv_file is not None:
+        _write_csv(results, Path(csv_file), units)
+    if as_json:
+        for row in results.to_rows(units):
+            click.echo(json.dumps(row, allow_nan=False, ensure_ascii=False))
+    else:
+        print_results(results, units)
+    for written in filter(None, (path, csv_file)):
+        click.echo(f"wrote {written}", err=True)
+
+
+def _results_path(store: Path) -> Path:
+    """Return ``acts.results.h5`` for ``acts.h5`` or the folder ``acts/``."""
+    return store.with_name(f"{store.stem if store.suffix == '.h5' else store.name}.results.h5")
+
+
+def _select_steps(text: str | None, steps: tuple[int, ...]) -> list[int] | None:
+    """Read ``0,100`` or ``100:5000`` (both ends included, either may be missing)."""
+    from repstat.steps import parse_steps
+
+    if text is None:
+        return None
+    chosen: list[int] = []
+    for part in text.split(","):
+        low, colon, high = part.partition(":")
+        if not colon:
+            chosen += parse_steps(part)
+            continue
+        first = parse_steps(low)[0] if low else steps[0]
+        last = parse_steps(high)[0] if high else steps[-1]
+        found = [step for step in steps if first <= step <= last]
+        if not found:
+            msg = f"--steps {part} holds no checkpoint; the steps are {', '.join(map(str, steps))}"
+            raise click.UsageError(msg)
+        chosen += found
+    return chosen
+
+
+def _check_csv(path: Path, *, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        msg = f"{path} exists already; pass --overwrite, or name another file with --csv"
+        raise click.UsageError(msg)
+    if path.is_symlink() or path.is_dir() or not os.access(path.parent, os.W_OK):
+        msg = f"cannot write {path}: it is a link or a folder, or its folder cannot be written"
+        raise click.UsageError(msg)
+
+
+def _write_csv(results: "Results", path: Path, units: Units) -> None:
+    """Write all rows to a temporary name and rename it."""
+    from repstat.results import ROW_FIELDS
+
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        with temporary.open("x", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(ROW_FIELDS)
+            writer.writerows(_cells(row.values()) for row in results.to_rows(units))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cells(values: Iterable[Any]) -> list[Any]:
+    """Return the cells of one line; text that a spreadsheet would run as a formula is quoted."""
+    cells = []
+    for value in values:
+        if value is None:
+            cells.append("")
+        elif isinstance(value, dict):
+            cells.append(json.dumps(value, allow_nan=False, ensure_ascii=False))
+        elif isinstance(value, str) and value[:1] and value[:1] in tuple("=+-@\t\r"):
+            cells.append("'" + value)
+        else:
+            cells.append(value)
+    return cells

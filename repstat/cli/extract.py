@@ -1,0 +1,159 @@
+"""``repstat extract``: activations of every hidden layer, of one or many checkpoints."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from repstat.cli.options import adapter_options, human_bytes, layer_option, model_options, plural
+
+EPILOG = """\b
+Examples:
+  repstat extract model.onnx
+  repstat extract step-*.onnx --inputs data.npz -o acts.h5
+  repstat extract model.onnx --inputs x.npy --labels y.npy --layers 'block.*'"""
+
+
+@click.command("extract", epilog=EPILOG)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "-o",
+    "--output",
+    default="acts.h5",
+    show_default=True,
+    help="Store to write; a name that ends in / keeps one file per checkpoint in a folder.",
+)
+@click.option(
+    "--inputs",
+    "inputs_file",
+    metavar="FILE",
+    help=".npy, .npz (keys are input names, or inputs and labels), FILE.h5:DATASET or .csv "
+    "[default: 1,024 synthetic samples].",
+)
+@click.option(
+    "--labels",
+    "labels_file",
+    metavar="FILE",
+    help="Class of each sample, same formats [default: labels in the .npz of --inputs].",
+)
+@click.option(
+    "--metrics",
+    "metrics_file",
+    metavar="CSV",
+    help="Losses and so on, with a column step, and epoch if there is one.",
+)
+@layer_option
+@click.option(
+    "--steps",
+    metavar="LIST",
+    help="Training step of each model, in the order given [default: from the file names].",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Samples per forward pass [default: from a budget of memory].",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of synthetic inputs.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32", "float64"]),
+    help="Store activations in this dtype [default: the model's].",
+)
+@click.option(
+    "--cast",
+    is_flag=True,
+    help="Convert integer inputs to floating point where the model wants it.",
+)
+@click.option("--resume", is_flag=True, help="Complete the output if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@model_options
+def command(
+    models: tuple[str, ...],
+    output: str,
+    inputs_file: str | None,
+    labels_file: str | None,
+    metrics_file: str | None,
+    selectors: tuple[str, ...],
+    steps: str | None,
+    batch_size: int | None,
+    seed: int,
+    dtype: str | None,
+    cast: bool,
+    resume: bool,
+    overwrite: bool,
+    provider: str,
+    opt_level: Literal["none", "basic", "extended", "all"],
+    threads: int | None,
+) -> None:
+    """Record the activations of every hidden layer of MODEL in an activation store.
+
+    Several MODELs are checkpoints of one training. Run the same command again after an interruption: finished
+    checkpoints are kept, and only what is missing is computed.
+    """
+    from repstat.cli.talk import Talk
+    from repstat.extraction import plan_extraction, run_extraction
+    from repstat.files import read_metrics
+    from repstat.steps import parse_steps
+
+    if resume and overwrite:
+        msg = "--resume and --overwrite contradict each other: choose one"
+        raise click.UsageError(msg)
+    arrays, labels = _read_data(inputs_file, labels_file)
+    with Talk() as talk:
+        plan = plan_extraction(
+            models,
+            arrays,
+            labels=labels,
+            layers=selectors,
+            steps=parse_steps(steps) if steps is not None else None,
+            metrics=read_metrics(Path(metrics_file)) if metrics_file else None,
+            batch_size=batch_size,
+            dtype=dtype,
+            cast=cast,
+            seed=seed,
+            options=adapter_options(provider, opt_level, threads),
+            inputs_source=Path(inputs_file).name if inputs_file else "",
+            labels_source=Path(labels_file or inputs_file or "").name,
+            command=shlex.join(["repstat", *sys.argv[1:]]),
+        )
+        if plan.inputs.synthetic:
+            talk.note(
+                f"WARNING: no --inputs given: {plan.inputs.source} are used. The store is marked synthetic: "
+                "what it shows is about the network's response to noise, not to your data"
+            )
+        for note in plan.notes:
+            talk.note(note)
+        talk.note(
+            f"{plural(len(plan.layers), 'layer')} × {plural(plan.inputs.n_samples, 'sample')} × "
+            f"{plural(len(plan.models), 'checkpoint')} = {human_bytes(plan.n_bytes)}"
+        )
+        path = run_extraction(
+            plan,
+            output.rstrip("/"),
+            folder=output.endswith("/") or Path(output).is_dir(),
+            resume=resume,
+            overwrite=overwrite,
+            progress=talk,
+        )
+    click.echo(path)
+    click.echo(f"next: repstat analyze {shlex.quote(str(path))}", err=True)
+
+
+def _read_data(inputs_file: str | None, labels_file: str | None) -> tuple[Any, Any]:
+    """Read inputs and labels; an .npz of inputs may carry the labels."""
+    from repstat.files import read_arrays, read_labels
+
+    arrays = read_arrays(inputs_file) if inputs_file else None
+    inner = arrays.pop("labels", None) if arrays and len(arrays) > 1 else None
+    if arrays and "inputs" in arrays:
+        # An .npz in repstat's own form may hold more than it needs: a train/test mask, class names.
+        arrays = {"inputs": arrays["inputs"]}
+    return arrays, read_labels(labels_file) if labels_file else inner

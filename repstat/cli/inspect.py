@@ -1,0 +1,104 @@
+"""``repstat inspect``: what is in a store or a results file."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repstat.cli import printable
+from repstat.cli.options import plural
+from repstat.errors import StoreDamagedError
+
+if TYPE_CHECKING:
+    from repstat.results import Results
+    from repstat.store import Store
+
+
+@click.command("inspect", epilog="Example: repstat inspect acts.h5")
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def command(file: str, as_json: bool) -> None:
+    """Say what is in FILE: an activation store (file or folder) or a results file."""
+    facts = _facts(Path(file))
+    if as_json:
+        click.echo(json.dumps(facts, allow_nan=False))
+        return
+    for name, value in facts.items():
+        if isinstance(value, list):
+            click.echo(f"{name}:")
+            for item in value:
+                cells = "  ".join(f"{k} {v}" for k, v in item.items() if v not in (None, "", {}))
+                click.echo(f"  {printable(cells)}")
+        elif value not in (None, "", {}):
+            click.echo(f"{name}: {printable(str(value))}")
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    from repstat.store import open_store
+    from repstat.store.results_file import open_results
+
+    if path.is_file() and path.stat().st_size:
+        try:
+            return _results_facts(path, open_results(path))
+        except StoreDamagedError as error:
+            if error.what != "not a results file" and "HDF5" not in str(error):
+                raise
+    with open_store(path) as store:
+        return _store_facts(path, store)
+
+
+def _store_facts(path: Path, store: "Store") -> dict[str, Any]:
+    samples = store.samples
+    labels = samples.labels
+    classes = 0 if labels is None else len(set(labels.tolist()))
+    return {
+        "file": str(path),
+        "kind": "activation store",
+        "schema_version": ".".join(map(str, store.schema_version)),
+        "samples": len(samples.index),
+        "classes": classes,
+        "inputs": samples.inputs_source,
+        "inputs_sha256": samples.inputs_sha256,
+        "synthetic": store.synthetic,
+        "layers": [
+            {
+                "key": view.key,
+                "name": view.name,
+                "op": view.op,
+                "kind": view.kind,
+                "units": view.n_units,
+                "dtype": view.dtype.name,
+            }
+            for view in store.layers.values()
+        ],
+        "checkpoints": [
+            {
+                "step": c.step,
+                "epoch": c.epoch,
+                "source": c.source,
+                "metrics": dict(c.metrics),
+                "sha256": c.sha256,
+            }
+            for c in store.checkpoints
+        ],
+    }
+
+
+def _results_facts(path: Path, results: "Results") -> dict[str, Any]:
+    statuses: dict[str, int] = {}
+    for row in results.rows:
+        statuses[row.status.value] = statuses.get(row.status.value, 0) + 1
+    return {
+        "file": str(path),
+        "kind": "results",
+        "rows": len(results.rows),
+        "samples": results.n_samples,
+        "classes": results.n_classes,
+        "synthetic": results.synthetic,
+        "steps": f"{plural(len(results.steps), 'checkpoint')}, {results.steps[0]} to {results.steps[-1]}",
+        "quantities": ", ".join(dict.fromkeys(row.quantity for row in results.rows)),
+        "statuses": ", ".join(f"{name} {count}" for name, count in statuses.items()),
+        "layers": [{"key": key, "name": name} for key, name in results.layers.items()],
+        "provenance": results.provenance,
+    }

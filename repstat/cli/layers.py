@@ -1,0 +1,55 @@
+"""``repstat layers``: what can be recorded from a model."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from repstat.cli import printable
+from repstat.cli.options import adapter_options, model_options, plural
+
+
+@click.command("layers", epilog="Example: repstat layers model.onnx")
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@model_options
+def command(model: str, as_json: bool, provider: str, opt_level: str, threads: int | None) -> None:
+    """List the layers of MODEL in forward order.
+
+    One line per layer: key, kind, the ops that produce its activation, the shape of one sample's activation,
+    and the name. `repstat extract` records the hidden ones.
+    """
+    from repstat.discovery import open_model
+
+    adapter = open_model(model, adapter_options(provider, opt_level, threads))  # type: ignore[arg-type]
+    try:
+        layers = adapter.layers()
+        inputs = adapter.inputs()
+    finally:
+        adapter.close()
+    if as_json:
+        for layer in layers:
+            record = asdict(layer) | {"dtype": layer.dtype.name, "n_units": layer.n_units}
+            click.echo(json.dumps(record, allow_nan=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("layer", "kind", "op", "units", "dtype", "name"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "units" else "left")
+    for layer in layers:
+        shape = "×".join(map(str, layer.unit_shape))
+        table.add_row(
+            *map(
+                Text,
+                (layer.key, layer.kind, layer.op, shape, layer.source_dtype, printable(layer.name)),
+            )
+        )
+    for spec in inputs:
+        shape = ", ".join("?" if n is None else str(n) for n in spec.shape)
+        click.echo(f"input {printable(spec.name)}: {spec.dtype} ({shape})", err=True)
+    Console(width=None if Console().is_terminal else 120).print(table)
+    hidden = sum(layer.kind == "hidden" for layer in layers)
+    click.echo(f"{plural(hidden, 'hidden layer')} would be recorded by: repstat extract {model}", err=True)

@@ -1,0 +1,67 @@
+"""Options and helpers that several commands share."""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import click
+
+from repstat.adapter import AdapterOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def model_options(command: F) -> F:
+    """Add the options that say how a model is opened."""
+    for option in (
+        click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: usable cores]."),
+        click.option(
+            "--opt-level",
+            type=click.Choice(["none", "basic", "extended", "all"]),
+            default="none",
+            show_default=True,
+            help="Graph optimisation. Anything but none is faster, and lets the values of a layer depend on "
+            "which other layers are recorded.",
+        ),
+        click.option(
+            "--provider",
+            default="auto",
+            show_default=True,
+            metavar="auto|cpu|cuda|NAME",
+            help="Where the model runs. Never falls back silently.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def adapter_options(
+    provider: str, opt_level: Literal["none", "basic", "extended", "all"], threads: int | None
+) -> AdapterOptions:
+    """Gather the values of `model_options`."""
+    return AdapterOptions(provider=provider, opt_level=opt_level, threads=threads)
+
+
+def layer_option(command: F) -> F:
+    """Add ``--layers``."""
+    return click.option(
+        "--layers",
+        "selectors",
+        multiple=True,
+        metavar="SEL",
+        help="Layers to use; may be repeated: auto (hidden layers, the default), blocks (and residual "
+        "joins), all (and the output), a key, a name, a glob, re:PATTERN, type:OP; -SEL leaves out.",
+    )(command)
+
+
+def human_bytes(n: float) -> str:
+    """Return a size for people: ``3.2 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+def plural(n: int, noun: str) -> str:
+    """Return ``1 layer`` or ``4,096 samples``."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")

@@ -1,0 +1,194 @@
+"""Read arrays from files users have: ``.npy``, ``.npz``, ``FILE.h5:DATASET``, ``.csv``; never a pickle."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repstat.adapter import Array
+from repstat.errors import InputRefusedError, UsageError
+
+_FORMATS = ".npy, .npz, FILE.h5:DATASET or .csv"
+
+
+def read_arrays(text: str) -> dict[str, Array]:
+    """Read the arrays in one file, by name; an unnamed array is called ``inputs``.
+
+    Raises
+    ------
+    UsageError
+        There is no such file, or its kind is not known.
+    InputRefusedError
+        The file is damaged, or holds objects instead of numbers.
+    """
+    path, dataset = _split(text)
+    _must_exist(path)
+    try:
+        if dataset or path.suffix.lower() in {".h5", ".hdf5"}:
+            return {"inputs": _read_hdf5(path, dataset)}
+        if path.suffix.lower() == ".npy":
+            return {"inputs": np.load(path, mmap_mode="r", allow_pickle=False)}
+        if path.suffix.lower() == ".npz":
+            return _read_npz(path)
+        if path.suffix.lower() == ".csv":
+            return {"inputs": _read_csv(path)}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputRefusedError | UsageError):
+            raise
+        raise _unreadable(path, error) from None
+    raise UsageError(
+        what="cannot tell the format of the array file",
+        path=path,
+        why=f"its suffix is {path.suffix or 'missing'!r}, expected {_FORMATS}",
+        fix="Save the arrays with numpy.save or numpy.savez",
+    )
+
+
+def read_labels(text: str) -> Array:
+    """Read one array of labels from a file; in an ``.npz`` it is called ``labels`` or is the only one."""
+    path, _ = _split(text)
+    arrays = read_arrays(text)
+    if "labels" in arrays:
+        return arrays["labels"]
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    raise InputRefusedError(
+        what="no labels",
+        path=path,
+        why=f"found the arrays {', '.join(map(repr, arrays))}, expected one called 'labels'",
+        fix="Save the labels under the name 'labels'",
+    )
+
+
+def _split(text: str) -> tuple[Path, str]:
+    head, colon, tail = text.rpartition(":")
+    if colon and head and Path(head).suffix.lower() in {".h5", ".hdf5"}:
+        return Path(head), tail
+    return Path(text), ""
+
+
+def _must_exist(path: Path) -> None:
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise UsageError(
+            what="array file not found",
+            path=path,
+            why=f"there is {found}",
+            fix="Check the spelling and the working directory",
+        )
+
+
+def _unreadable(path: Path, error: Exception) -> InputRefusedError:
+    if path.stat().st_size == 0:
+        return InputRefusedError(
+            what="cannot read the arrays", path=path, why="the file is empty", fix="Save it again"
+        )
+    if "pickle" in str(error).lower() or "object" in str(error).lower():
+        return InputRefusedError(
+            what="cannot read the arrays",
+            path=path,
+            why="it holds Python objects (a pickle), which may run code; numbers were expected",
+            fix="Save plain numeric arrays",
+        )
+    why = " ".join(str(error).split()) or type(error).__name__
+    return InputRefusedError(
+        what="cannot read the arrays", path=path, why=why, fix="Save it again; it may be truncated"
+    )
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    with np.load(path, allow_pickle=False) as archive:
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise InputRefusedError(
+                what="cannot read the arrays", path=path, why="it is not a zip archive of arrays",
+                fix="Save it with numpy.savez",
+            )  # fmt: skip
+        return {name: archive[name] for name in archive.files}
+
+
+def _read_csv(path: Path) -> Array:
+    with path.open(encoding="utf-8-sig") as lines:
+        first = lines.readline().strip().split(",")
+    header = not all(_is_number(cell) for cell in first)
+    try:
+        table = np.loadtxt(path, delimiter=",", skiprows=int(header), ndmin=2, encoding="utf-8-sig")
+    except ValueError:
+        if len(first) > 1:
+            raise
+        words = np.loadtxt(path, delimiter=",", dtype=np.str_, encoding="utf-8-sig", ndmin=1)
+        return np.asarray(words)
+    return table[:, 0] if table.shape[1] == 1 else table
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_hdf5(path: Path, dataset: str) -> Array:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        if dataset not in names:
+            raise UsageError(
+                what="no such dataset" if dataset else "a dataset must be named",
+                path=path,
+                why=f"found {', '.join(names[:8]) or 'no dataset'}",
+                fix=f"Write for example {path.name}:{names[0] if names else 'DATASET'}",
+            )
+        found: Any = file[dataset]
+        if found.dtype.kind not in "fiub" or found.external or found.is_virtual:
+            raise InputRefusedError(
+                what="cannot read the arrays", path=path, place=dataset,
+                why=f"found dtype {found.dtype}, expected plain numbers", fix="Save plain numeric arrays",
+            )  # fmt: skip
+        return np.asarray(found[...])
+
+
+def read_metrics(path: Path) -> Mapping[int, Mapping[str, float]]:
+    """Read metrics by step from a ``.csv`` file with a header that has a column ``step``.
+
+    Raises
+    ------
+    UsageError
+        No such file.
+    InputRefusedError
+        No header, no column ``step``, a cell that is not a number, or a step that comes twice.
+    """
+    _must_exist(path)
+    import csv
+
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        columns = reader.fieldnames or []
+        if "step" not in columns:
+            raise InputRefusedError(
+                what="no column 'step'",
+                path=path,
+                why=f"found the columns {', '.join(map(repr, columns)) or 'none'}",
+                fix="Give a header with step and one column per metric",
+            )
+        table: dict[int, dict[str, float]] = {}
+        for number, row in enumerate(reader, start=2):
+            try:
+                step = int(row["step"])
+                values = {name: float(cell) for name, cell in row.items() if name != "step" and cell}
+            except (TypeError, ValueError):
+                raise InputRefusedError(
+                    what="a cell is not a number", path=path, place=f"line {number}",
+                    why=f"found {row}", fix="Correct the line",
+                ) from None  # fmt: skip
+            if step in table:
+                raise InputRefusedError(
+                    what=f"step {step} comes twice", path=path, place=f"line {number}",
+                    why="each step has one row", fix="Remove one of the rows",
+                )  # fmt: skip
+            table[step] = values
+    return table

@@ -1,0 +1,89 @@
+"""The scale at which a layer is looked at: noise levels relative to its spread, the same along a trajectory.
+
+A noise level is written ``0.1`` (activation units), ``0.1x`` (times the layer's pooled standard deviation
+over all checkpoints) or ``auto``.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repstat.errors import UsageError
+
+AUTO = ("0.05x", "0.2x")
+"""Two looks at every layer: one that resolves most samples, one that merges close ones."""
+DIGITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseLevel:
+    """A noise standard deviation, absolute or relative to a layer's spread."""
+
+    text: str
+    factor: float
+    relative: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "NoiseLevel":
+        """Read ``0.1`` or ``0.1x``.
+
+        Raises
+        ------
+        UsageError
+            Not a positive finite number.
+        """
+        body = text.strip().removesuffix("x")
+        try:
+            factor = float(body)
+        except ValueError:
+            factor = float("nan")
+        if not (isfinite(factor) and factor > 0):
+            raise UsageError(
+                what=f"noise_std {text!r} is not a positive number",
+                why="it is a standard deviation in activation units, or times the layer's spread with an x",
+                fix="Write for example 0.1, 0.1x or auto",
+            )
+        return cls(text.strip(), factor, text.strip().endswith("x"))
+
+    def std(self, spread: float) -> float:
+        """Return the noise standard deviation for a layer of this spread, to three digits.
+
+        A constant layer has no spread; the factor itself then serves, since any noise gives 0 nats.
+        """
+        if not self.relative or spread == 0:
+            return self.factor
+        return float(f"{self.factor * spread:.{DIGITS}g}")
+
+
+def parse_noise(levels: str | float | Sequence[str | float]) -> tuple[NoiseLevel, ...]:
+    """Read one noise level, a comma-separated list, or a sequence of them; ``auto`` means `AUTO`."""
+    if isinstance(levels, str):
+        words: list[str] = levels.split(",")
+    elif isinstance(levels, Sequence):
+        words = [str(level) for level in levels]
+    else:
+        words = [str(float(levels))]
+    parsed = [
+        NoiseLevel.parse(each) for word in words for each in (AUTO if word.strip() == "auto" else (word,))
+    ]
+    return tuple(dict.fromkeys(parsed))
+
+
+def pooled_std(blocks: Iterable[NDArray[Any]]) -> float:
+    """Return the root mean variance of a layer's units within its checkpoints.
+
+    Parameters
+    ----------
+    blocks
+        One array ``(n_samples, n_units)`` per checkpoint. Checkpoints with NaN or Inf are left out.
+    """
+    variances = []
+    for block in blocks:
+        values = np.asarray(block, np.float64)
+        if values.size and np.isfinite(values).all():
+            variances.append(float(np.var(values, axis=0).mean()))
+    return sqrt(float(np.mean(variances))) if variances else 0.0

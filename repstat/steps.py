@@ -1,0 +1,90 @@
+"""Which training step each model file stands for, read from the file names or given by the user."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from repstat.errors import UsageError
+
+_NUMBER = re.compile(
+    r"(?P<label>step|global_step|iter(?:ation)?|epoch|ckpt|checkpoint)?[-_=.]?(?P<digits>\d+)", re.IGNORECASE
+)
+_PREFERRED = ("step", "global_step", "iter", "iteration", "ckpt", "checkpoint", "epoch")
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """Read a list of steps such as ``0,10,100``."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            what=f"cannot read the steps {text!r}",
+            why="integers separated by commas were expected",
+            fix="Write for example --steps 0,100,1000",
+        ) from None
+
+
+def assign_steps(paths: Sequence[Path], given: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Return the step of each model file, one per path.
+
+    Parameters
+    ----------
+    paths
+        Model files, in any order.
+    given
+        Steps named by the user, in the order of `paths`.
+
+    Returns
+    -------
+    tuple of int
+        Steps, distinct. One model alone without a number in its name is step 0.
+
+    Raises
+    ------
+    UsageError
+        The steps are not distinct, not as many as the models, negative, or not to be read off the names.
+    """
+    steps = tuple(given) if given is not None else _from_names(paths)
+    if len(steps) != len(paths):
+        raise UsageError(
+            what="--steps does not fit the models",
+            why=f"found {len(steps)} steps for {len(paths)} models",
+            fix="Give one step per model, in the same order",
+        )
+    if negative := [step for step in steps if step < 0]:
+        raise UsageError(
+            what=f"step {negative[0]} is negative",
+            why="a step counts optimizer updates",
+            fix="Give steps >= 0",
+        )
+    first_with: dict[int, Path] = {}
+    for path, step in zip(paths, steps, strict=True):
+        if step in first_with:
+            raise UsageError(
+                what=f"two models stand for step {step}",
+                why=f"{first_with[step].name} and {path.name}",
+                fix="Leave one out, or tell them apart with --steps",
+            )
+        first_with[step] = path
+    return steps
+
+
+def _from_names(paths: Sequence[Path]) -> tuple[int, ...]:
+    """Read the one number that tells the file names apart, preferring one labelled as a step."""
+    found = [list(_NUMBER.finditer(path.stem)) for path in paths]
+    for label in _PREFERRED:
+        labelled = [[m for m in ms if (m["label"] or "").lower() == label] for ms in found]
+        if all(len(ms) == 1 for ms in labelled):
+            return tuple(int(ms[0]["digits"]) for ms in labelled)
+    if len(paths) == 1:
+        return (int(found[0][-1]["digits"]),) if len(found[0]) == 1 else (0,)
+    columns = list(zip(*[[int(m["digits"]) for m in ms] for ms in found], strict=False))
+    varying = [column for column in columns if len(set(column)) == len(paths)]
+    if len(varying) != 1 or len({len(ms) for ms in found}) != 1:
+        names = ", ".join(path.name for path in paths[:3])
+        raise UsageError(
+            what="cannot tell the training steps from the file names",
+            why=f"one number that differs from file to file was expected in {names}",
+            fix="Name them like step-000100.onnx, or give --steps 0,100,...",
+        )
+    return varying[0]

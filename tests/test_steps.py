@@ -1,0 +1,50 @@
+"""Training steps from file names."""
+
+from pathlib import Path
+
+import pytest
+
+from repstat.errors import UsageError
+from repstat.steps import assign_steps, parse_steps
+
+
+@pytest.mark.parametrize(
+    ("names", "steps"),
+    [
+        (["step-000013.onnx", "step-000002.onnx"], (13, 2)),
+        (["model.onnx"], (0,)),
+        (["resnet50.onnx"], (50,)),
+        (["m2-a10.onnx", "m2-a9.onnx"], (10, 9)),
+        (["v2_epoch1_step10.onnx", "v2_epoch2_step20.onnx"], (10, 20)),
+        (["run3-epoch=4.onnx", "run3-epoch=12.onnx"], (4, 12)),
+        (["ckpt_7.onnx", "ckpt_70.onnx"], (7, 70)),
+        (["a1b2c3.onnx"], (0,)),
+    ],
+)
+def test_steps_from_names(names: list[str], steps: tuple[int, ...]) -> None:
+    assert assign_steps([Path(name) for name in names]) == steps
+
+
+@pytest.mark.parametrize("names", [["a.onnx", "b.onnx"], ["a1-2.onnx", "a3-4.onnx"], ["a1.onnx", "b.onnx"]])
+def test_names_without_one_telling_number_are_refused(names: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"cannot tell the training steps .* give --steps"):
+        assign_steps([Path(name) for name in names])
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ((1, 1), "two models stand for step 1: a.onnx and b.onnx"),
+        ((1, 2, 3), "found 3 steps for 2 models"),
+        ((-1, 2), "step -1 is negative"),
+    ],
+)
+def test_given_steps_must_fit(given: tuple[int, ...], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        assign_steps([Path("a.onnx"), Path("b.onnx")], given)
+
+
+def test_a_list_of_steps_is_read() -> None:
+    assert parse_steps("0, 10,100") == (0, 10, 100)
+    with pytest.raises(UsageError, match=r"cannot read the steps '1;2': integers separated by commas"):
+        parse_steps("1;2")
