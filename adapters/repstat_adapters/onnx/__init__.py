@@ -40,11 +40,28 @@ def open_model(source: object, options: AdapterOptions) -> Adapter:
     return OnnxAdapter(source, options)
 
 
+def describe() -> str:
+    """Return the versions of onnx and onnxruntime and the providers compiled in, for ``repstat info``."""
+    from importlib.metadata import packages_distributions
+
+    import onnx
+    import onnxruntime
+
+    providers = ", ".join(onnxruntime.get_available_providers())
+    text = f"onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__} with {providers}"
+    wheels = sorted(set(packages_distributions().get("onnxruntime", [])))
+    clash = f"; {' and '.join(wheels)} overwrite each other: remove one" if len(wheels) > 1 else ""
+    return text + clash
+
+
 def _looks_like_onnx(path: Path) -> bool:
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        head = file.read(3)
+    try:
+        with path.open("rb") as file:
+            head = file.read(3)
+    except OSError:
+        return False
     # A TensorFlow SavedModel begins alike, with a 1 where an ONNX model has its IR version of 3 or more.
     return (
         len(head) == 3

@@ -94,7 +94,7 @@ def _is_bias(graph: Graph, node: onnx.NodeProto, others: Sequence[str]) -> bool:
 
 
 def _spelled_out(graph: Graph, here: str) -> _Step | None:
-    """An activation in several nodes: the smallest elementwise region through which all of `here` flows."""
+    """Recognise an activation in several nodes: the smallest elementwise region `here` flows through."""
     region, inside = list[int](), {here}
     for index in range(min(graph.consumers.get(here, [len(graph.nodes)])), len(graph.nodes)):
         node = graph.nodes[index]
@@ -116,9 +116,7 @@ def _spelled_out(graph: Graph, here: str) -> _Step | None:
 
 
 def _converged(graph: Graph, region: Sequence[int], inside: set[str], sink: str) -> bool:
-    return all(
-        user in region for name in inside if name != sink for user in graph.consumers.get(name, ())
-    )
+    return all(user in region for name in inside if name != sink for user in graph.consumers.get(name, ()))
 
 
 def _spelling(ops: set[str]) -> str:

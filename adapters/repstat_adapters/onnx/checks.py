@@ -16,7 +16,7 @@ KNOWN_DOMAINS = frozenset(
 """Domains whose ops onnxruntime brings along."""
 
 _RANDOM = frozenset(
-    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split()
+    ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"]
 )
 _BATCH_NORM_ATTRIBUTE_SINCE = 14
 
@@ -35,7 +35,8 @@ def check_model(model: onnx.ModelProto, path: Path | None) -> None:
         It contains a custom op, an op that draws random numbers, or Dropout or BatchNormalization in training
         mode.
     """
-    unknown = sorted({f"{n.domain}::{n.op_type}" for n in all_nodes(model.graph) if n.domain not in KNOWN_DOMAINS})  # fmt: skip
+    foreign = (node for node in all_nodes(model.graph) if node.domain not in KNOWN_DOMAINS)
+    unknown = sorted({f"{node.domain}::{node.op_type}" for node in foreign})
     if unknown:
         raise InputRefusedError(
             what="the model has custom ops",
@@ -60,7 +61,7 @@ def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     found = {t.name: t for inner in all_graphs(graph) for t in inner.initializer}
     for node in all_nodes(graph):
         if node.op_type == "Constant":
-            found |= {node.output[0]: a.t for a in node.attribute if a.HasField("t")}
+            found.update((node.output[0], a.t) for a in node.attribute if a.HasField("t"))
     return found
 
 
@@ -68,9 +69,7 @@ def _attribute(node: onnx.NodeProto, name: str) -> int:
     return next((a.i for a in node.attribute if a.name == name), 0)
 
 
-def _randomness(
-    node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], opset: int
-) -> str:
+def _randomness(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], opset: int) -> str:
     """Why the values of this node are not a function of one sample, or nothing."""
     if node.op_type in _RANDOM:
         return "it draws random numbers that depend on the order of runs"

@@ -17,9 +17,7 @@ from repstat.errors import InputRefusedError
 from repstat_adapters.onnx.walk import all_tensors
 
 
-def locate_weights(
-    model: onnx.ModelProto, path: Path | None
-) -> tuple[Path | None, dict[str, Path]]:
+def locate_weights(model: onnx.ModelProto, path: Path | None) -> tuple[Path | None, dict[str, Path]]:
     """Check every external tensor of `model` and return the folder to read from and the files by location.
 
     Locations in `model` are rewritten where the real files lie elsewhere than the links to them.
@@ -105,12 +103,11 @@ def _check_length(tensor: onnx.TensorProto, file: Path, path: Path, name: str) -
 def _expected_bytes(tensor: onnx.TensorProto) -> int:
     if tensor.data_type not in onnx.TensorProto.DataType.values() or tensor.data_type == 0:
         return 0
-    return prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    itemsize: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return int(prod(tensor.dims)) * itemsize
 
 
-def _rewrite(
-    tensors: Sequence[onnx.TensorProto], files: dict[str, Path], blobs: Path, path: Path
-) -> None:
+def _rewrite(tensors: Sequence[onnx.TensorProto], files: dict[str, Path], blobs: Path, path: Path) -> None:
     """Point locations at the real files, all of them under `blobs`."""
     for location, real in files.items():
         if not real.is_relative_to(blobs):

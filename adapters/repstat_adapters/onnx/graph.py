@@ -152,7 +152,7 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     shapes = {t.name: tuple(t.dims) for t in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
-            shapes |= {node.output[0]: tuple(a.t.dims) for a in node.attribute if a.HasField("t")}
-            scalars = {"value_float", "value_int"}
-            shapes |= {node.output[0]: () for a in node.attribute if a.name in scalars}
+            value = node.attribute[0] if node.attribute else onnx.AttributeProto()
+            if value.HasField("t") or value.name in {"value_float", "value_int"}:
+                shapes[node.output[0]] = tuple(value.t.dims)
     return shapes

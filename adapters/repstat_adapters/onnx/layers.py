@@ -11,7 +11,7 @@ from repstat_adapters.onnx.chain import Chain, follow
 from repstat_adapters.onnx.graph import Graph
 from repstat_adapters.onnx.names import join_name, layer_name
 from repstat_adapters.onnx.ops import AFFINE, LAYOUT, NO_OPS, NORMS, PARAMETERISED, word_of
-from repstat_adapters.onnx.walk import all_nodes, subgraphs
+from repstat_adapters.onnx.walk import all_nodes, needed, subgraphs
 
 _JOINS = frozenset({"Add", "Sum", "QLinearAdd"})
 _PASSED_BACKWARDS = AFFINE | NO_OPS | NORMS | LAYOUT
@@ -38,7 +38,7 @@ def find_layers(graph: Graph) -> tuple[Found, ...]:
     weights = {i: name for i, node in enumerate(graph.nodes) if (name := _weight(graph, node))}
     before = _leads_to_weights(graph, weights)
     found: list[tuple[int, Found]] = []
-    inside: set[int] = set()
+    inside: set[int] = set()  # nodes that are part of a layer, which a join is not
     for ordinal, (index, weight) in enumerate(weights.items()):
         node = graph.nodes[index]
         chain = _chain(graph, node)
@@ -57,7 +57,7 @@ def find_layers(graph: Graph) -> tuple[Found, ...]:
                 ),
             )
         )
-    found += _joins(graph, set(weights), inside)
+    found += _joins(graph, set(weights), inside, {layer.target for _, layer in found})
     return tuple(layer for _, layer in sorted(found, key=lambda pair: pair[0]))
 
 
@@ -79,7 +79,7 @@ def _weight(graph: Graph, node: onnx.NodeProto) -> str:
         return ""
     for weight, data in rule.weight_or_data:
         if len(node.input) > max(weight, data):
-            name = node.input[weight]
+            name: str = node.input[weight]
             if name and name not in graph.dynamic and graph.varies(node.input[data]):
                 return name
     return ""
@@ -111,18 +111,18 @@ def _leads_to_weights(graph: Graph, weights: dict[int, str]) -> set[str]:
         bodies = joined.from_iterable(all_nodes(body) for body in subgraphs(node))
         nested = any(inner.op_type in PARAMETERISED for inner in bodies)
         if index in weights or nested or any(name in leading for name in node.output):
-            leading |= {name for name in node.input if graph.varies(name)}
+            leading |= {name for name in needed(node) if graph.varies(name)}
     return leading
 
 
-def _joins(graph: Graph, weights: set[int], inside: set[int]) -> list[tuple[int, Found]]:
+def _joins(graph: Graph, weights: set[int], inside: set[int], targets: set[str]) -> list[tuple[int, Found]]:
     found: list[tuple[int, Found]] = []
+    ends = set(targets)
     for index, node in enumerate(graph.nodes):
         moving = {name for name in node.input if graph.varies(name)}
         if node.op_type not in _JOINS or index in inside or len(moving) < 2:
             continue
-        joins = weights | {i for i, _ in found}
-        if not any(_ends_block(graph, name, joins) for name in moving):
+        if not any(_ends_block(graph, name, weights, ends) for name in moving):
             continue
         chain = follow(graph, node.output[0])
         layer = Found(
@@ -134,17 +134,19 @@ def _joins(graph: Graph, weights: set[int], inside: set[int]) -> list[tuple[int,
             target=chain.target,
         )
         found.append((index, layer))
+        ends.add(chain.target)
     return found
 
 
-def _ends_block(graph: Graph, name: str, ends: set[int]) -> bool:
-    """Whether a tensor is the output of an op with weights or of a join, but for bias, norm and reshape."""
-    while (index := graph.producer.get(name)) is not None:
-        if index in ends:
-            return True
+def _ends_block(graph: Graph, name: str, weights: set[int], ends: set[str]) -> bool:
+    """Whether a tensor is a layer or a join, but for bias, norm and reshape."""
+    while name not in ends:
+        index = graph.producer.get(name)
+        if index is None or index in weights:
+            return index is not None
         node = graph.nodes[index]
         moving = [source for source in node.input if graph.varies(source)]
         if node.op_type not in _PASSED_BACKWARDS or len(moving) != 1:
             return False
         name = moving[0]
-    return False
+    return True

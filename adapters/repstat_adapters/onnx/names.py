@@ -7,9 +7,11 @@ import onnx
 
 from repstat_adapters.onnx.graph import Graph
 
-_PARAMETER = re.compile(r"(?P<scope>.+)[._](weight|kernel|w|W)([._]?\w*)?(:0)?")
-_ANONYMOUS = re.compile(r"(onnx::|val_|const|_v_|Parameter|Constant|tensor)|\d+$", re.IGNORECASE)
-_TF_TAIL = re.compile(r"(/(ReadVariableOp|MatMul|Conv\dD|ExpandDims|Cast|Tensordot|BiasAdd|kernel|concat)(_\d+)?)+$")  # fmt: skip
+_PARAMETER = re.compile(r"(?P<scope>.+)[._](weights?|kernel|w|W)([._]\w+)?(:0)?")
+_ANONYMOUS = re.compile(r"(onnx::|(val|const|constant|parameter|tensor|_v)_?\d)|\d+$", re.IGNORECASE)
+_TF_TAIL = re.compile(
+    r"(/(ReadVariableOp|MatMul|Conv\dD|ExpandDims|Cast|Tensordot|BiasAdd|kernel|concat)(_\d+)?)+$"
+)
 _TF_MODEL = re.compile(r"(StatefulPartitionedCall/)?(functional|sequential|model)(?P<call>_\d+)?/")
 _CONSTANT_CHAIN_LIMIT = 8
 _SCOPES = "pkg.torch.onnx.name_scopes"

@@ -80,9 +80,37 @@ POOLS = frozenset({"MaxPool", "AveragePool"})
 """Followed only to reach an activation behind them: relu(pool(conv(x)))."""
 
 ACTIVATIONS = frozenset(
-    "Relu Tanh Sigmoid LeakyRelu Elu Selu Celu PRelu HardSigmoid HardSwish Softplus Softsign ThresholdedRelu "
-    "Gelu FastGelu BiasGelu QuickGelu Mish Swish Silu Clip Softmax LogSoftmax Hardmax Sin Shrink "
-    "QLinearSigmoid QLinearLeakyRelu QLinearSoftmax".split()
+    [
+        "Relu",
+        "Tanh",
+        "Sigmoid",
+        "LeakyRelu",
+        "Elu",
+        "Selu",
+        "Celu",
+        "PRelu",
+        "HardSigmoid",
+        "HardSwish",
+        "Softplus",
+        "Softsign",
+        "ThresholdedRelu",
+        "Gelu",
+        "FastGelu",
+        "BiasGelu",
+        "QuickGelu",
+        "Mish",
+        "Swish",
+        "Silu",
+        "Clip",
+        "Softmax",
+        "LogSoftmax",
+        "Hardmax",
+        "Sin",
+        "Shrink",
+        "QLinearSigmoid",
+        "QLinearLeakyRelu",
+        "QLinearSoftmax",
+    ]
 )
 
 SYNONYMS: Mapping[str, str] = {
@@ -97,8 +125,29 @@ SYNONYMS: Mapping[str, str] = {
 }
 
 ELEMENTWISE = frozenset(
-    "Add Sub Mul Div Pow Sigmoid HardSigmoid Tanh Erf Softplus Clip Relu Exp Log Neg Min Max Sqrt Abs Cast "
-    "Identity".split()
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Sigmoid",
+        "HardSigmoid",
+        "Tanh",
+        "Erf",
+        "Softplus",
+        "Clip",
+        "Relu",
+        "Exp",
+        "Log",
+        "Neg",
+        "Min",
+        "Max",
+        "Sqrt",
+        "Abs",
+        "Cast",
+        "Identity",
+    ]
 )
 
 QUANTISED_OUTPUT: Mapping[str, tuple[int, int]] = {

@@ -5,10 +5,11 @@ from os import PathLike, fspath
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from repstat.errors import InputRefusedError, UsageError
 from repstat_adapters.onnx.external import locate_weights
+from repstat_adapters.onnx.walk import has_broken_text
 
 PROTOBUF_LIMIT = 2**31 - 1
 """Largest message protobuf can read; larger models keep their weights in a file beside them."""
@@ -76,6 +77,13 @@ def read_source(source: object) -> Source:
             fix="Give the path of an ONNX file",
         )
     _require_graph(copy, path)
+    if has_broken_text(copy):
+        raise InputRefusedError(
+            what="the model has names that are not text",
+            path=path,
+            why="a string in it is not UTF-8; the file is damaged",
+            fix="Copy or export it again",
+        )
     folder, weights = locate_weights(copy, path)
     files = {} if path is None else {name: path, **weights}
     return Source(copy, path, folder, files)
@@ -104,7 +112,15 @@ def _parse(path: Path) -> onnx.ModelProto:
             why=f"found {size} bytes; one protobuf message holds at most {PROTOBUF_LIMIT}",
             fix="Export it with external data (weights in a file beside it)",
         )
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            what="cannot read the model file",
+            path=path,
+            why=error.strerror or type(error).__name__,
+            fix="Check the file's permissions and the disk",
+        ) from None
     _recognise(data, path)
     model = onnx.ModelProto()
     try:

@@ -1,6 +1,7 @@
 """Walk through an ONNX model: nested graphs, their tensors, and names captured from outside."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 
@@ -35,7 +36,8 @@ def _tensors_of_nodes(nodes: Iterator[onnx.NodeProto]) -> Iterator[tuple[str, on
             if attribute.HasField("t"):
                 yield label, attribute.t
             yield from ((f"{label}:{i}", tensor) for i, tensor in enumerate(attribute.tensors))
-            for sparse in (*attribute.sparse_tensors, attribute.sparse_tensor):
+            single = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for sparse in (*attribute.sparse_tensors, *single):
                 yield f"{label}:values", sparse.values
                 yield f"{label}:indices", sparse.indices
 
@@ -73,3 +75,18 @@ def captured(node: onnx.NodeProto) -> set[str]:
 def needed(node: onnx.NodeProto) -> set[str]:
     """Names of all tensors a node needs, captured ones included; unused optional inputs left out."""
     return (set(node.input) - {""}) | captured(node)
+
+
+def has_broken_text(model: onnx.ModelProto) -> bool:
+    """Whether a name in the model is not UTF-8: protobuf hands those out as bytes."""
+    todo: list[Any] = [model]
+    while todo:
+        message = todo.pop()
+        for field, value in message.ListFields():
+            single = isinstance(value, str | bytes) or hasattr(value, "ListFields")
+            values = [value] if single else value
+            if field.type == field.TYPE_MESSAGE:
+                todo.extend(values)
+            elif field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+                return True
+    return False
