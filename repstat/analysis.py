@@ -1,19 +1,22 @@
 """Every layer at every checkpoint through the estimators and diagnostics: the trajectory of numbers.
 
 Layer by layer: a first pass over the checkpoints fixes what must be common to a trajectory (noise levels, bin
-and histogram edges), a second one computes. One cell, a layer at a checkpoint, depends on nothing but its values,
-these settings and the seed.
+and histogram edges), a second one computes. One cell, a layer at a checkpoint, depends on nothing but its
+values, these settings and the seed.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from repstat.clustering import clustering, distance_edges
+from repstat import __version__
+from repstat.clustering import Clustering, clustering, distance_edges
 from repstat.errors import UsageError
 from repstat.estimators import Binning, binned_mi, noisy_mi
 from repstat.progress import Progress, Silent
@@ -144,10 +147,10 @@ def analyze(
         The store is not sound; each layer is hashed while it is read.
     """
     settings = _settings(noise_std, binning, estimators, tolerance, seed)
-    if isinstance(store, Store):
-        return _analyze(store, settings, layers, steps, progress or Silent())
-    with open_store(store) as opened:
-        return _analyze(opened, settings, layers, steps, progress or Silent())
+    opened = nullcontext(store) if isinstance(store, Store) else open_store(store)
+    # Matrix products here are small: BLAS threads wait for each other, up to 7 times longer on a busy machine.
+    with opened as source, threadpool_limits(1, user_api="blas"):
+        return _analyze(source, settings, layers, steps, progress or Silent())
 
 
 def _settings(
@@ -295,3 +298,51 @@ def _information(
         ):
             if estimate is not None:
                 yield cell.row(quantity, "binned_mi", estimate, binning=str(binning), n_cells=binned.n_cells)
+
+
+def _clustering_rows(cell: Cell, found: Clustering) -> Iterator[Row]:
+    """Yield the rows of the clustering diagnostics of one cell."""
+    for quantity, estimate in found.estimates.items():
+        units = "activation" if quantity.endswith("_distance") else "1"
+        yield cell.row(
+            quantity,
+            "clustering",
+            estimate,
+            units=units,
+            n_total=found.n_total,
+            n_singletons=found.n_singletons,
+            n_zero_vectors=found.n_zero_vectors,
+        )
+
+
+def _stack_histograms(layer: str, clusterings: Sequence[Clustering]) -> Iterator[Histogram]:
+    """Yield one histogram per quantity and relation; a checkpoint without pairs has zeros."""
+    for quantity, summaries in (
+        ("distance", [found.distances for found in clusterings]),
+        ("cosine", [found.cosines for found in clusterings]),
+    ):
+        for relation in dict.fromkeys(name for summary in summaries for name in summary):
+            edges = next(summary[relation].edges for summary in summaries if relation in summary)
+            empty = np.zeros(len(edges) - 1, np.int64)
+            counts = [summary[relation].counts if relation in summary else empty for summary in summaries]
+            yield Histogram(layer, quantity, relation, edges, np.stack(counts))
+
+
+def _provenance(store: Store, settings: Settings) -> dict[str, Any]:
+    return {
+        "repstat": __version__,
+        "store": str(store.path),
+        "inputs_sha256": store.samples.inputs_sha256,
+        "inputs_source": store.samples.inputs_source,
+        "options": {
+            "noise_std": [level.text for level in settings.noise],
+            "binning": [str(binning) for binning in settings.binnings],
+            "estimators": list(settings.estimators),
+            "tolerance": settings.tolerance,
+            "seed": settings.seed,
+        },
+        "checkpoints": [
+            {"step": c.step, "source": c.source, "sha256": c.sha256, "weights_sha256": c.weights_sha256}
+            for c in store.checkpoints
+        ],
+    }

@@ -120,6 +120,19 @@ def class_indices(labels: ArrayLike, n_samples: int) -> Integers:
     return np.unique(array, return_inverse=True)[1].astype(np.int64)
 
 
+def checked_integer(name: str, value: object, least: int) -> int:
+    """Return `value` if it is an integer of at least `least`.
+
+    Raises
+    ------
+    UsageError
+        Naming the argument, if it is not.
+    """
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least:
+        return int(value)
+    raise UsageError(what=f"{name} must be an integer of at least {least}, got {value!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class RowGroups:
     """Groups of identical rows, in an order that does not depend on the order of the samples.
@@ -139,7 +152,7 @@ class RowGroups:
     counts: Integers
 
 
-def group_rows(rows: NDArray[np.generic]) -> RowGroups:
+def group_rows(rows: NDArray[np.floating] | NDArray[np.integer]) -> RowGroups:
     """Group identical rows exactly, without hashing; -0.0 equals +0.0.
 
     Parameters
@@ -147,19 +160,29 @@ def group_rows(rows: NDArray[np.generic]) -> RowGroups:
     rows
         Shape (n_samples, n_columns), any numeric dtype, no NaN.
     """
-    # Rows are compared by their bytes, and adding zero is what turns -0.0 into +0.0.
-    plain = rows + rows.dtype.type(0) if rows.dtype.kind == "f" else rows
-    plain = np.ascontiguousarray(plain)
-    width = plain.dtype.itemsize * plain.shape[1]
-    keys = plain.view(np.dtype((np.void, width))).ravel()
-    _, first, inverse, counts = np.unique(
-        keys, return_index=True, return_inverse=True, return_counts=True
-    )
+    # Adding zero is what turns -0.0 into +0.0.
+    plain = np.ascontiguousarray(rows + np.zeros(1, rows.dtype))
+    sortable = _sortable_bits(plain) if plain.dtype.kind == "f" else plain
+    width = sortable.dtype.itemsize * sortable.shape[1]
+    keys = sortable.view(np.dtype((np.void, width))).ravel()
+    _, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
     return RowGroups(first, inverse.astype(np.int64).ravel(), counts)
 
 
+def _sortable_bits(floats: Matrix) -> NDArray[np.unsignedinteger]:
+    """Return integers whose bytes sort as the floats do, whatever their width.
+
+    Groups then keep their order when activations are shifted, scaled or stored in another precision, and so
+    do the random numbers that are drawn for them.
+    """
+    width = floats.dtype.itemsize
+    bits = floats.view(np.dtype(f"u{width}"))
+    sign = bits.dtype.type(1 << (8 * width - 1))
+    return np.where(bits & sign, ~bits, bits | sign).astype(f">u{width}")
+
+
 def binary_scale(matrix: Matrix) -> float:
-    """Return a power of two at or above the largest magnitude; dividing by it is exact. Zero if all are zero."""
+    """Return a power of two at or above the largest magnitude, or zero; dividing by it is exact."""
     largest = max(abs(float(matrix.max())), abs(float(matrix.min())))
     # The exponents are kept where both the scale and its reciprocal are finite.
     return ldexp(1.0, min(max(frexp(largest)[1], -1000), 1000)) if largest else 0.0

@@ -3,7 +3,6 @@
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
-
 from typing import TYPE_CHECKING
 
 import click

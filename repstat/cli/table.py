@@ -1,7 +1,9 @@
 """The table that ``repstat analyze`` prints: one line per layer and scale, a trajectory as a sparkline."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from shutil import get_terminal_size
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +14,7 @@ from repstat.cli.options import plural
 from repstat.results import Results, Row, Status
 from repstat.units import Units
 
+Column = tuple[str, Literal["left", "right"]]
 BARS = "▁▂▃▄▅▆▇█"
 MARKS = {
     Status.SATURATED: "*",
@@ -20,16 +23,36 @@ MARKS = {
     Status.TOO_FEW_REALIZATIONS: "!",
     Status.UNDEFINED: "",
 }
-SPARK_WIDTH = 32
-PLAIN_WIDTH = 132
-"""Width where there is no terminal to ask."""
+WIDE = 136
+"""Width of the whole table, and of what is printed where there is no terminal to ask."""
 
 
-def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What fits: a narrow terminal gets shorter trajectories and fewer columns."""
+
+    wide: bool
+
+    @property
+    def bars(self) -> int:
+        """Most bars of a trajectory."""
+        return 20 if self.wide else 10
+
+    def spark(self, series: Sequence[Row | None], low: float = 0.0, high: float | None = None) -> str:
+        """Return a trajectory between `low` and `high`, by default zero and the ceiling."""
+        values = [None if row is None else row.value for row in series]
+        if not any(series):
+            return ""
+        if high is None:
+            ceilings = [row.ceiling for row in series if row is not None and row.ceiling is not None]
+            high = max(ceilings, default=0) or max((v for v in values if v is not None), default=1.0)
+        return sparkline(values, low, high, self.bars)
+
+
+def sparkline(values: Sequence[float | None], low: float, high: float, width: int) -> str:
     """Return one bar per value between `low` and `high`, a dot where there is none; long ones are thinned."""
-    if len(values) > SPARK_WIDTH:
-        picks = [round(i * (len(values) - 1) / (SPARK_WIDTH - 1)) for i in range(SPARK_WIDTH)]
-        values = [values[i] for i in picks]
+    if len(values) > width:
+        values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
     span = high - low or 1.0
 
     def bar(value: float | None) -> str:
@@ -41,32 +64,32 @@ def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
 
 
 def number(row: Row | None) -> str:
-    """Return a value with its standard error and the mark of its status."""
+    """Return a value with its standard error and the mark of its status: ``8.221±.003*``."""
     if row is None:
         return ""
     if row.value is None:
         return "undefined"
-    text = f"{row.value:.3f}" if abs(row.value) >= 1e-3 or row.value == 0 else f"{row.value:.1e}"
+    text = f"{row.value:.3f}" if 1e-3 <= abs(row.value) < 1e5 or row.value == 0 else f"{row.value:.2e}"
     if row.std_error:
-        text += f" ±{row.std_error:.3f}" if row.std_error >= 5e-4 else " ±<.001"
+        error = f"{row.std_error:.3f}".removeprefix("0")
+        text += f"±{error}" if row.std_error >= 5e-4 else "±.000"
     return text + MARKS.get(row.status, "")
 
 
 def print_results(results: Results, units: Units) -> None:
     """Print what an analysis found to stdout, for a person at a glance."""
-    on_terminal = Console().is_terminal
-    console = Console(
-        width=max(get_terminal_size().columns, 100) if on_terminal else PLAIN_WIDTH, highlight=False
-    )
+    width = get_terminal_size().columns if Console().is_terminal else WIDE
+    console = Console(width=width, highlight=False)
+    layout = Layout(wide=width >= WIDE)
     rows = [row.in_units(units) for row in results.rows]
-    classes = plural(results.n_classes, "class").replace("classs", "classes")
+    known = f"{results.n_classes:,} classes" if results.n_classes != 1 else "1 class"
     console.print(
         f"{plural(len(results.steps), 'checkpoint')}, step {results.steps[0]:,} to {results.steps[-1]:,}"
-        f" · {plural(results.n_samples, 'sample')}, {classes}"
+        f" · {plural(results.n_samples, 'sample')}, {known if results.n_classes else 'no labels'}"
         + (" · SYNTHETIC inputs" if results.synthetic else ""),
         style="bold",
     )
-    for table in (_noise_table(results, rows, units), _cluster_table(results, rows, units)):
+    for table in (_noise_table(results, rows, units, layout), _cluster_table(results, rows, units, layout)):
         if table.row_count:
             console.print(table)
     _print_legend(console, rows)
@@ -88,15 +111,6 @@ def _variants(rows: Sequence[Row], layer: str, quantity: str, name: str) -> list
     return list(dict.fromkeys(r.params[name] for r in rows if (r.layer, r.quantity) == (layer, quantity)))
 
 
-def _spark(series: Sequence[Row | None], low: float = 0.0, high: float | None = None) -> str:
-    values = [None if row is None else row.value for row in series]
-    ceilings = [row.ceiling for row in series if row is not None and row.ceiling is not None]
-    if high is None:
-        present = [value for value in values if value is not None]
-        high = max(ceilings, default=0) or max(present, default=1.0)
-    return sparkline(values, low, high)
-
-
 def _peak(series: Sequence[Row | None], results: Results) -> str:
     """Say where a trajectory is highest, unless that says nothing."""
     found = [row for row in series if row is not None and row.value is not None]
@@ -113,50 +127,72 @@ def _layer_label(layer: str, results: Results) -> Text:
     return Text(layer, style="bold").append(f" {name if len(name) <= 24 else name[:23] + '…'}", "not bold")
 
 
-def _noise_table(results: Results, rows: Sequence[Row], units: Units) -> Table:
-    table = Table(
-        title=f"information through Gaussian noise added to the activations, in {units}",
-        title_justify="left", box=None, pad_edge=False, header_style="bold",
-    )  # fmt: skip
-    tops = [r.ceiling for r in rows if r.quantity == "mi_input" and r.ceiling is not None]
-    label_tops = [r.ceiling for r in rows if r.quantity == "mi_label" and r.ceiling is not None]
-    top = f" ≤{max(tops):.3f}" if tops else ""
-    label_top = f" ≤{max(label_tops):.3f}" if label_tops else ""
-    for heading, right in (
-        ("layer", False), ("units", True), ("noise_std", True), (f"I(X;T){top}", False), ("first", True),
-        ("maximum @ step", True), ("last", True), (f"I(Y;T){label_top}", False), ("last", True),
-    ):  # fmt: skip
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+def _table(title: str, columns: Sequence[Column]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading, justify in columns:
+        table.add_column(heading, justify=justify, no_wrap=True)
+    return table
+
+
+def _at_most(rows: Sequence[Row], quantity: str) -> str:
+    ceilings = [row.ceiling for row in rows if row.quantity == quantity and row.ceiling is not None]
+    return f" ≤{max(ceilings):.3f}" if ceilings else ""
+
+
+def _noise_table(results: Results, rows: Sequence[Row], units: Units, layout: Layout) -> Table:
+    middle: list[Column] = [("first", "right"), ("maximum @ step", "right")]
+    table = _table(
+        f"information through Gaussian noise added to the activations, in {units}",
+        [
+            ("layer", "left"),
+            ("units", "right"),
+            ("noise_std", "right"),
+            (f"I(X;T){_at_most(rows, 'mi_input')}", "left"),
+            *(middle if layout.wide else []),
+            ("last", "right"),
+            (f"I(Y;T){_at_most(rows, 'mi_label')}", "left"),
+            ("last", "right"),
+        ],
+    )
     for layer in results.layers:
         for i, level in enumerate(_variants(rows, layer, "mi_input", "noise")):
             series = _series(rows, results, layer, "mi_input", noise=level)
             labels = _series(rows, results, layer, "mi_label", noise=level)
             any_row = next(row for row in series if row is not None)
-            suffix = f" ({level})" if level.endswith("x") else ""
             table.add_row(
                 _layer_label(layer, results) if i == 0 else "",
                 f"{any_row.n_units:,}" if i == 0 else "",
-                f"{any_row.noise_std:g}{suffix}",
-                _spark(series),
-                number(series[0]),
-                _peak(series, results),
-                number(series[-1]) if len(series) > 1 else "",
-                _spark(labels) if any(labels) else "no labels",
+                f"{level} = {any_row.noise_std:g}"
+                if level.endswith("x") and layout.wide
+                else f"{any_row.noise_std:g}",
+                layout.spark(series),
+                *([number(series[0]), _peak(series, results)] if layout.wide else []),
+                number(series[-1]),
+                layout.spark(labels) or "no labels",
                 number(labels[-1]),
             )
     return table
 
 
-def _cluster_table(results: Results, rows: Sequence[Row], units: Units) -> Table:
-    table = Table(
-        title=f"\nclustering: binned entropy in {units}; distance AUC (0.5: classes mixed, 1: apart)",
-        title_justify="left", box=None, pad_edge=False, header_style="bold",
-    )  # fmt: skip
-    for heading, right in (
-        ("layer", False), ("binning", False), ("H(Bin)", False), ("first", True), ("last", True),
-        ("I(Y;Bin)", True), ("within/between", False), ("last", True), ("AUC", False), ("last", True),
-    ):  # fmt: skip
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+def _cluster_table(results: Results, rows: Sequence[Row], units: Units, layout: Layout) -> Table:
+    first: list[Column] = [("first", "right")] if layout.wide else []
+    ratios: list[Column] = (
+        [("within/between", "left"), ("last", "right")] if layout.wide else [("w/b", "right")]
+    )
+    table = _table(
+        f"\nclustering: binned entropy in {units}; distance AUC (0.5: classes mixed, 1: apart)",
+        [
+            ("layer", "left"),
+            ("binning", "left"),
+            ("H(Bin)", "left"),
+            *first,
+            ("last", "right"),
+            ("I(Y;Bin)", "right"),
+            *ratios,
+            ("AUC", "left"),
+            ("last", "right"),
+        ],
+    )
     for layer in results.layers:
         ratio = _series(rows, results, layer, "distance_ratio")
         auc = _series(rows, results, layer, "distance_auc")
@@ -169,13 +205,13 @@ def _cluster_table(results: Results, rows: Sequence[Row], units: Units) -> Table
             table.add_row(
                 _layer_label(layer, results) if i == 0 else "",
                 binning,
-                _spark(series) if any(series) else "",
-                number(series[0]),
+                layout.spark(series),
+                *([number(series[0])] if layout.wide else []),
                 number(series[-1]),
                 number(labels[-1]),
-                _spark(ratio, 0.0, 1.0) if any(ratio) and i == 0 else "",
+                *([layout.spark(ratio, 0.0, 1.0) if i == 0 else ""] if layout.wide else []),
                 number(ratio[-1]) if i == 0 else "",
-                _spark(auc, 0.5, 1.0) if any(auc) and i == 0 else "",
+                layout.spark(auc, 0.5, 1.0) if i == 0 else "",
                 number(auc[-1]) if i == 0 else "",
             )
     return table

@@ -1,4 +1,4 @@
-"""Information estimators: one method, one file, one citation. Arrays in, frozen dataclasses out, nats throughout."""
+"""Information estimators: one method, one file, one citation. Arrays in, frozen dataclasses out, in nats."""
 
 from repstat.estimators.binned import BinnedMI, binned_mi
 from repstat.estimators.binning import Binning

@@ -5,8 +5,8 @@ result measures clustering at the scale of a bin: it is ln n wherever each sampl
 
 References
 ----------
-A. M. Saxe et al., On the Information Bottleneck Theory of Deep Learning, ICLR 2018, J. Stat. Mech. (2019) 124020,
-doi:10.1088/1742-5468/ab3985.
+A. M. Saxe et al., On the Information Bottleneck Theory of Deep Learning, ICLR 2018,
+J. Stat. Mech. (2019) 124020, doi:10.1088/1742-5468/ab3985.
 """
 
 from dataclasses import dataclass
@@ -75,8 +75,8 @@ def binned_mi(
     binning
         Convention, or its text such as ``width:0.07``.
     edges
-        From `Binning.edges` over the whole trajectory. Without, ``count`` and ``quantile`` take the range of these
-        activations alone, so that checkpoints cannot be compared; a note says so.
+        From `Binning.edges` over the whole trajectory. Without, ``count`` and ``quantile`` take the range of
+        these activations alone, so that checkpoints cannot be compared; a note says so.
     input_entropy
         H(X) in nats where inputs repeat and it is below ln n; lowers the ceiling.
 
@@ -100,9 +100,7 @@ def binned_mi(
     reason = nonfinite_reason(matrix)
     if reason:
         nothing = Estimate.undefined(reason, n_samples=n_samples, n_units=n_units)
-        return BinnedMI(
-            input=nothing, label=None if classes is None else nothing, n_cells=0, binning=rule
-        )
+        return BinnedMI(input=nothing, label=None if classes is None else nothing, n_cells=0, binning=rule)
     bin_edges = rule.edges([matrix]) if given is None else given
     groups = group_rows(rule.cells(matrix, bin_edges))
     entropy = _entropy(groups.counts)
@@ -128,7 +126,7 @@ def _entropy(counts: Integers) -> float:
 
 
 def _mutual_information(cells: Integers, classes: Integers) -> float:
-    """Return sum p(c,y) ln p(c,y) / (p(c) p(y)); each ratio is one of integers, so independence gives exactly 0."""
+    """Return sum p(c,y) ln p(c,y) / (p(c) p(y)); ratios of integers, so that independence gives exactly 0."""
     n, n_classes = len(cells), int(classes.max()) + 1
     joint, counts = np.unique(cells * n_classes + classes, return_counts=True)
     of_cell = np.bincount(cells)[joint // n_classes]
@@ -164,7 +162,7 @@ def _checked_edges(edges: ArrayLike, rule: Binning) -> Floats:
             fix="Leave them out, or use a binning by count or quantile.",
         )
     numeric = array.dtype.kind in "iuf" and array.ndim == 1 and len(array) >= 2
-    if not (numeric and np.isfinite(array).all() and (np.diff(array) > 0).all()):
+    if not (numeric and np.isfinite(array).all() and (array[1:] > array[:-1]).all()):
         raise UsageError(
             what="edges are not bin edges",
             why="expected at least two finite numbers in increasing order",

@@ -1,14 +1,14 @@
 """Binnings: how an activation becomes a cell, with every convention named.
 
-Values are compared in float64 whatever their dtype, which is exact for float16 and float32: the float32 nearest to
-0.21 lies below 0.21 and is binned as such. IEEE division, floor and comparison are correctly rounded, so a value
-on an edge falls into the same cell on every platform.
+Values are compared in float64 whatever their dtype, which is exact for float16 and float32: the float32
+nearest to 0.21 lies below 0.21 and is binned as such. IEEE division, floor and comparison are correctly
+rounded, so a value on an edge falls into the same cell on every platform.
 
 References
 ----------
 R. Shwartz-Ziv and N. Tishby, Opening the Black Box of Deep Neural Networks via Information, arXiv:1703.00810.
-A. M. Saxe et al., On the Information Bottleneck Theory of Deep Learning, ICLR 2018, J. Stat. Mech. (2019) 124020,
-doi:10.1088/1742-5468/ab3985.
+A. M. Saxe et al., On the Information Bottleneck Theory of Deep Learning, ICLR 2018,
+J. Stat. Mech. (2019) 124020, doi:10.1088/1742-5468/ab3985.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from repstat.arrays import Floats, Matrix, activation_matrix
+from repstat.arrays import Floats, Matrix, activation_matrix, checked_integer
 from repstat.errors import UsageError
 
 BinningKind = Literal["szt", "width", "count", "quantile"]
@@ -34,7 +34,7 @@ _SYNTAX = "szt, width:W, count:N or quantile:N"
 class Binning:
     """A rule that turns each unit of an activation into a cell.
 
-    Make one with `szt`, `width`, `count`, `quantile` or `parse`; ``str(binning)`` is the text that `parse` reads.
+    Make one with `szt`, `width`, `count`, `quantile` or `parse`; ``str(binning)`` is what `parse` reads.
 
     Parameters
     ----------
@@ -74,12 +74,12 @@ class Binning:
     @classmethod
     def count(cls, n_bins: int = 30) -> Self:
         """Equal bins between the minimum and maximum of the layer over the whole trajectory."""
-        return cls("count", n_bins=_checked_count(n_bins))
+        return cls("count", n_bins=checked_integer("n_bins", n_bins, 1))
 
     @classmethod
     def quantile(cls, n_bins: int = 30) -> Self:
         """Bins of equal mass over the whole trajectory; where values repeat, fewer bins."""
-        return cls("quantile", n_bins=_checked_count(n_bins))
+        return cls("quantile", n_bins=checked_integer("n_bins", n_bins, 1))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -142,8 +142,8 @@ class Binning:
         matrix
             Shape (n_samples, n_units), finite.
         bin_edges
-            From `edges`: cell 0 is below the first edge. In ``szt`` a value at or above the last edge has the last
-            cell; otherwise the last bin includes its upper edge and larger values have one more cell.
+            From `edges`: cell 0 is below the first edge. In ``szt`` a value at or above the last edge has the
+            last cell; otherwise the last bin includes its upper edge and larger values have one more cell.
 
         Raises
         ------
@@ -160,12 +160,6 @@ class Binning:
                 found[block == bin_edges[-1]] = len(bin_edges) - 1
             cells[:, start : start + 256] = found
         return cells.astype(np.uint8) if len(bin_edges) < 256 else cells
-
-
-def _checked_count(n_bins: int) -> int:
-    if isinstance(n_bins, bool) or not isinstance(n_bins, int | np.integer) or not 1 <= n_bins <= 2**20:
-        raise UsageError(what=f"n_bins must be an integer from 1 to {2**20}, got {n_bins!r}")
-    return int(n_bins)
 
 
 def _floor_cells(matrix: Matrix, bin_width: float) -> NDArray[np.integer]:
@@ -198,7 +192,7 @@ def _equal_edges(blocks: Iterable[ArrayLike], n_bins: int) -> Floats:
         return np.array([0.0, 1.0])
     # Halves, because high - low may overflow; unique, because a narrow range has fewer floats than bins.
     fractions = np.arange(n_bins + 1) / n_bins
-    edges = 2.0 * (low / 2.0 * (1.0 - fractions) + high / 2.0 * fractions)
+    edges: Floats = 2.0 * (low / 2.0 * (1.0 - fractions) + high / 2.0 * fractions)
     edges[0], edges[-1] = low, high
     return _at_least_two(np.unique(np.clip(edges, low, high)))
 

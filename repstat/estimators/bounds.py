@@ -68,7 +68,7 @@ def _overlaps(mixture: Mixture, rows: slice) -> tuple[Floats, Floats]:
     """Return w_j exp(-D/8) and w_j exp(-D/2) for rows of centres, D their squared distance to all centres."""
     points = mixture.points
     if mixture.radius <= GRAM_RADIUS:
-        square = np.einsum("ij,ij->i", points, points)
+        square = 2.0 * mixture.half_squares
         distance = points[rows] @ points.T
         distance *= -2.0
         distance += square

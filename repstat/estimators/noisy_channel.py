@@ -21,6 +21,8 @@ from repstat.arrays import (
     Integers,
     Matrix,
     activation_matrix,
+    binary_scale,
+    checked_integer,
     class_indices,
     group_rows,
     nonfinite_reason,
@@ -30,11 +32,15 @@ from repstat.estimators.bounds import PairwiseBounds, mixture_bounds
 from repstat.estimators.mixture import DRAW_RADIUS, Mixture, coordinates
 from repstat.estimators.sampling import Sampled, noise_rng, sample_terms
 from repstat.results import Estimate, Status, saturates
+from repstat.threads import one_blas_thread
 
 DEFAULT_MAX_DRAWS = 2**20
 
 CERTAIN = 1e-12
 """Where nothing can be sampled, the value is known all the same if its bounds are this close (nats)."""
+
+MIN_RELATIVE_NOISE = 1e-150
+"""Of the largest activation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +117,8 @@ def noisy_mi(
     ------
     UsageError
         If an argument cannot be right.
+    RepstatError
+        If the result contradicts itself, which is a bug.
 
     Notes
     -----
@@ -120,7 +128,8 @@ def noisy_mi(
     n_samples, n_units = matrix.shape
     noise_std = _positive("noise_std", noise_std, kind=" is a standard deviation and")
     tolerance = _positive("tolerance", tolerance)
-    _check_counts(seed, max_draws)
+    checked_integer("seed", seed, 0)
+    checked_integer("max_draws", max_draws, 4)
     ceiling = checked_ceiling(input_entropy, n_samples)
     classes = None if labels is None else class_indices(labels, n_samples)
     reason = nonfinite_reason(matrix)
@@ -134,9 +143,10 @@ def noisy_mi(
             seed=seed,
             n_distinct=0,
         )
-    mixture, n_distinct = _mixture(matrix, noise_std, classes)
-    bounds = mixture_bounds(mixture)
-    sampled = _sample(mixture, tolerance, max_draws, seed)
+    with one_blas_thread():
+        mixture, n_distinct = _mixture(matrix, noise_std, classes)
+        bounds = mixture_bounds(mixture)
+        sampled = _sample(mixture, tolerance, max_draws, seed)
     report = _Report(bounds, sampled, tolerance, n_samples, n_units)
     return NoisyMI(
         input=report.input(ceiling),
@@ -174,7 +184,8 @@ def pairwise_bounds(activations: ArrayLike, noise_std: float) -> tuple[float, fl
         raise UsageError(
             what="activations are not finite", why=reason, fix="Leave out the samples concerned."
         )
-    bounds = mixture_bounds(_mixture(matrix, noise_std, None)[0])
+    with one_blas_thread():
+        bounds = mixture_bounds(_mixture(matrix, noise_std, None)[0])
     return bounds.lower, bounds.upper
 
 
@@ -201,18 +212,16 @@ def _positive(name: str, value: float, kind: str = "") -> float:
     return number
 
 
-def _check_counts(seed: int, max_draws: int) -> None:
-    for name, value, least in (("seed", seed, 0), ("max_draws", max_draws, 2)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise UsageError(what=f"{name} must be an integer of at least {least}, got {value!r}")
-
-
-def _mixture(
-    matrix: Matrix, noise_std: float, classes: Integers | None
-) -> tuple[Mixture, int]:
+def _mixture(matrix: Matrix, noise_std: float, classes: Integers | None) -> tuple[Mixture, int]:
     """Collapse equal samples of equal class to weighted centres; also return the distinct rows."""
     groups = group_rows(matrix)
     n_distinct = len(groups.first)
+    if n_distinct > 1 and noise_std < MIN_RELATIVE_NOISE * binary_scale(matrix):
+        raise UsageError(
+            what=f"noise_std {noise_std:g} is too small for activations of size {binary_scale(matrix):g}",
+            why=f"their ratio is below {MIN_RELATIVE_NOISE:g}, and squared distances would overflow",
+            fix="Choose noise of the order of the distances between activations.",
+        )
     points = coordinates(matrix[groups.first], noise_std)
     if classes is None:
         weights = groups.counts.astype(np.float64)
@@ -223,15 +232,11 @@ def _mixture(
     return Mixture(points[pairs % n_distinct], counts.astype(np.float64), starts), n_distinct
 
 
-def _sample(
-    mixture: Mixture, tolerance: float, max_draws: int, seed: int
-) -> Sampled | None:
+def _sample(mixture: Mixture, tolerance: float, max_draws: int, seed: int) -> Sampled | None:
     """Sample the mixture; None where all centres coincide, or lie too far apart to be sampled in float64."""
     if mixture.radius == 0.0 or mixture.radius > DRAW_RADIUS:
         return None
-    sampled = sample_terms(
-        mixture, tolerance=tolerance, max_draws=max_draws, rng=noise_rng(seed)
-    )
+    sampled = sample_terms(mixture, tolerance=tolerance, max_draws=max_draws, rng=noise_rng(seed))
     if sampled.mean.residual > log(mixture.n_samples) + 5.0 * sampled.residual_error + 1e-9:
         raise RepstatError(
             what="internal error: the mean residual exceeds ln n",

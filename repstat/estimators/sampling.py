@@ -1,9 +1,10 @@
 """Monte Carlo over a mixture until the standard errors are small enough.
 
-Two designs, one formula for the error. Up to `MAX_STRATIFIED` distinct centres every centre is a stratum, with
-draws in proportion to its weight: the spread between centres then adds nothing to the error. Above, samples are
-drawn at random, without replacement within a batch, as a single stratum: the spread between centres is part of
-the error, which is slightly overstated because nothing is taken off for the finite number of samples.
+Two designs, one formula for the error. Up to `MAX_STRATIFIED` distinct centres every centre is a stratum,
+with draws in proportion to its weight: the spread between centres then adds nothing to the error. Above,
+samples are drawn at random, without replacement within a batch, as a single stratum: the spread between
+centres is part of the error, which is slightly overstated because nothing is taken off for the finite number
+of samples.
 """
 
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ import numpy as np
 from repstat.arrays import Floats, Integers
 from repstat.estimators.mixture import Mixture, log_sums_of_others
 
-MAX_STRATIFIED = 16384
-"""Distinct centres up to which each of them is sampled (twice: 2 n^2 exponents)."""
+MAX_STRATIFIED = 8192
+"""Distinct centres up to which each of them is sampled (two pairs each: 4 n^2 exponents)."""
 
-FIRST_DRAWS = 4096
-"""Draws before the error is first believed: with fewer, a variance that is small by chance stops the loop."""
+FIRST_PAIRS = 2048
+"""Pairs of draws before the error is first believed: with fewer, a chance small variance stops the loop."""
 
-BATCH_DRAWS = 2**17
-"""Draws per batch at most: five float64 each are kept while a batch is reduced."""
+BATCH_PAIRS = 2**16
+"""Pairs per batch at most: some ten float64 each are kept while a batch is reduced."""
 
 _PRIVATE_KEY = (0x72657073, 0x74617421)
 """Spawn key of the noise. Data made with default_rng(seed) must not share its stream with the noise: equal
@@ -29,7 +30,7 @@ numbers once put every sample onto another centre and made the residual exceed l
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Per-draw terms in nats; expectations over centres and noise are the estimates.
+    """Terms of a draw in nats; expectations over centres and noise are the estimates.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ class _Moments:
         self.deviation = np.zeros((5, n_strata))
 
     def add(self, strata: Integers, terms: Floats) -> None:
-        """Add terms (5, n_draws) that belong to the strata (n_draws,)."""
+        """Add terms (5, n_pairs) that belong to the strata (n_pairs,)."""
         count = np.bincount(strata, minlength=len(self.count)).astype(np.float64)
         total = self.count + count
         filled = np.maximum(total, 1.0)
@@ -96,9 +97,7 @@ class _Moments:
         return np.sqrt(variance @ share**2)
 
 
-def sample_terms(
-    mixture: Mixture, *, tolerance: float, max_draws: int, rng: np.random.Generator
-) -> Sampled:
+def sample_terms(mixture: Mixture, *, tolerance: float, max_draws: int, rng: np.random.Generator) -> Sampled:
     """Sample the mixture until both standard errors are at most `tolerance`, or `max_draws` is spent.
 
     Parameters
@@ -108,33 +107,34 @@ def sample_terms(
     tolerance
         In nats.
     max_draws
-        At least two.
+        At least four.
     rng
         Source of the noise and of random subsets.
     """
-    strata = _Strata(mixture, max_draws)
+    max_pairs = max_draws // 2
+    strata = _Strata(mixture, max_pairs)
     moments = _Moments(len(strata.share))
-    own = strata.first_batch(min(max(FIRST_DRAWS, 2 * len(strata.share)), max_draws), rng)
-    n_draws = 0
+    own = strata.first_batch(min(max(FIRST_PAIRS, 2 * len(strata.share)), max_pairs), rng)
+    n_pairs = 0
     while True:
         moments.add(strata.of(own), _terms(mixture, own, rng))
-        n_draws += len(own)
+        n_pairs += len(own)
         residual_error, label_error = moments.errors(strata.share)[:2]
         error = max(residual_error, label_error)
         # Five per cent more than the estimate asks for, or the last steps would be many and tiny.
-        wanted = int(n_draws * (1.05 * (error / tolerance) ** 2 - 1.0)) + 1
-        if error <= tolerance or n_draws >= max_draws:
+        wanted = int(min(n_pairs * (1.05 * (error / tolerance) ** 2 - 1.0), BATCH_PAIRS)) + 1
+        if error <= tolerance or n_pairs >= max_pairs:
             break
-        own = strata.batch(min(max(wanted, 1), BATCH_DRAWS, max_draws - n_draws), rng)
+        own = strata.batch(min(max(wanted, 1), max_pairs - n_pairs), rng)
     mean = Terms(*(float(m) for m in moments.overall(strata.share)))
-    return Sampled(mean, float(residual_error), float(label_error), n_draws)
+    return Sampled(mean, float(residual_error), float(label_error), 2 * n_pairs)
 
 
 class _Strata:
     """Which components to draw from: every one in turn, or those of random samples."""
 
-    def __init__(self, mixture: Mixture, max_draws: int) -> None:
-        every_one = mixture.n_points <= MAX_STRATIFIED and 2 * mixture.n_points <= max_draws
+    def __init__(self, mixture: Mixture, max_pairs: int) -> None:
+        every_one = mixture.n_points <= MAX_STRATIFIED and 2 * mixture.n_points <= max_pairs
         self._weights = mixture.weights.astype(np.int64)
         self._cumulative = np.cumsum(self._weights)
         self.share = mixture.weights / mixture.n_samples if every_one else np.ones(1)
@@ -143,26 +143,26 @@ class _Strata:
         """Return the stratum of each component in `own`."""
         return own if len(self.share) > 1 else np.zeros(len(own), dtype=np.int64)
 
-    def first_batch(self, n_draws: int, rng: np.random.Generator) -> Integers:
-        """Return components for about `n_draws` draws, every stratum at least twice."""
+    def first_batch(self, n_pairs: int, rng: np.random.Generator) -> Integers:
+        """Return components for about `n_pairs` pairs of draws, every stratum at least twice."""
         if len(self.share) == 1:
-            return self.batch(n_draws, rng)
+            return self.batch(n_pairs, rng)
         twice = np.repeat(np.arange(len(self.share)), 2)
-        return np.sort(np.concatenate([twice, self.batch(n_draws - len(twice), rng)]))
+        return np.sort(np.concatenate([twice, self.batch(n_pairs - len(twice), rng)]))
 
-    def batch(self, n_draws: int, rng: np.random.Generator) -> Integers:
-        """Return components, sorted, for at most `n_draws` draws in proportion to the weights."""
+    def batch(self, n_pairs: int, rng: np.random.Generator) -> Integers:
+        """Return components, sorted, for at most `n_pairs` pairs in proportion to the weights."""
         n_samples = int(self._cumulative[-1])
         if len(self.share) == 1:
-            samples = rng.choice(n_samples, min(n_draws, n_samples), replace=False, shuffle=False)
+            samples = rng.choice(n_samples, min(n_pairs, n_samples), replace=False, shuffle=False)
         else:
-            steps = (np.arange(n_draws) + rng.random()) * (n_samples / max(n_draws, 1))
+            steps = (np.arange(n_pairs) + rng.random()) * (n_samples / max(n_pairs, 1))
             samples = np.minimum(steps.astype(np.int64), n_samples - 1)
         return np.searchsorted(self._cumulative, np.sort(samples), side="right").astype(np.int64)
 
 
 def _terms(mixture: Mixture, own: Integers, rng: np.random.Generator) -> Floats:
-    """Draw one sample for each entry of `own` (sorted) and return the terms, shape (5, n_draws)."""
+    """Draw a pair of samples of each of `own` (sorted) and return mean terms, shape (5, n_pairs)."""
     everyone, same_class = log_sums_of_others(mixture, own, rng)
     n = mixture.n_samples
     n_class = mixture.class_sizes[mixture.class_of(own)]
@@ -172,6 +172,5 @@ def _terms(mixture: Mixture, own: Integers, rng: np.random.Generator) -> Floats:
     alone = np.isneginf(same_class)
     class_left_out = np.log(np.maximum(n_class - 1.0, 1.0)) - np.where(alone, 0.0, same_class)
     plug_in = np.log(n) - residual
-    return np.stack(
-        [residual, plug_in - conditional, left_out, plug_in - class_left_out, left_out - conditional]
-    )
+    terms = [residual, plug_in - conditional, left_out, plug_in - class_left_out, left_out - conditional]
+    return np.stack([term.mean(axis=0) for term in terms])

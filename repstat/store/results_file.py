@@ -88,7 +88,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 def _is_results(path: Path) -> bool:
     try:
         with h5py.File(path, "r") as file:
-            return _attribute(file, "schema") == SCHEMA
+            return bool(_attribute(file, "schema") == SCHEMA)
     except OSError:
         return False
 
@@ -98,14 +98,10 @@ def _attribute(item: Any, name: str) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _text(values: Sequence[str]) -> np.ndarray[Any, Any]:
-    encoded = [value.encode() for value in values]
-    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
-
-
 def _put_text(group: h5py.Group, name: str, values: Sequence[str]) -> None:
-    data = _text(values)
-    group.create_dataset(name, data=data, dtype=h5py.string_dtype("utf-8", data.dtype.itemsize))
+    encoded = [value.encode() for value in values]
+    kind = h5py.string_dtype("utf-8", max([1, *map(len, encoded)]))
+    group.create_dataset(name, data=np.array(encoded, dtype=kind))
 
 
 def _json(value: Any) -> str:
@@ -212,9 +208,11 @@ def _read(file: h5py.File) -> Results:
         ),
         histograms=tuple(
             Histogram(
-                *(_attribute(group, name) for name in ("layer", "quantity", "relation")),
-                group["edges"][...],
-                group["counts"][...],
+                layer=_attribute(group, "layer"),
+                quantity=_attribute(group, "quantity"),
+                relation=_attribute(group, "relation"),
+                edges=group["edges"][...],
+                counts=group["counts"][...],
             )
             for group in file["histograms"].values()
         ),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -135,6 +135,18 @@ class Checkpoint:
                 fix="Leave it out where it is not known.",
             )
         to_json(self.provenance, what=f"the provenance of step {self.step}")
+        for name, value in self.metrics.items():
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise InputRefusedError(
+                    what=f"the metric {name!r} of step {self.step} is not a number", why=f"found {value!r}"
+                )
+
+
+def metric_table(checkpoints: Sequence[Checkpoint]) -> dict[str, NDArray[np.float64]]:
+    """Collect the metrics of all checkpoints by name, NaN where a checkpoint has none."""
+    rows = [{to_text(name): value for name, value in c.metrics.items()} for c in checkpoints]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.array([row.get(name, np.nan) for row in rows], dtype="<f8") for name in names}
 
 
 def check_step(step: Any) -> int:

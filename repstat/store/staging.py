@@ -95,8 +95,7 @@ class StagedFile:
     Raises
     ------
     OSError
-        From every method, if the disk failed. The original cause is raised, once, instead of what HDF5
-        makes of it.
+        From every method but `discard`, if the disk failed.
     """
 
     def __init__(self, final: Path) -> None:
@@ -112,8 +111,13 @@ class StagedFile:
             self.discard()
             raise
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What went wrong on the disk, if anything did."""
+        return self._outlet.failure
+
     def check(self) -> None:
-        """Raise what went wrong on the disk since the last look."""
+        """Raise what went wrong on the disk."""
         if self._outlet.failure is not None:
             raise self._outlet.failure
 

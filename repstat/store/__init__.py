@@ -1,0 +1,28 @@
+"""The activation store: the only code that knows HDF5 paths. The format is docs/store-format.md.
+
+`StoreWriter` writes one, `open_store` reads one, `merge` joins several, `verify` checks one.
+Writing needs POSIX locks.
+"""
+
+from repstat.store.checkpoint import CheckpointWriter
+from repstat.store.layout import predicted_bytes
+from repstat.store.merge import merge
+from repstat.store.reader import Store, open_store
+from repstat.store.schema import Checkpoint, Samples
+from repstat.store.verify import verify
+from repstat.store.views import ActivationView, LayerView
+from repstat.store.writer import StoreWriter
+
+__all__ = [
+    "ActivationView",
+    "Checkpoint",
+    "CheckpointWriter",
+    "LayerView",
+    "Samples",
+    "Store",
+    "StoreWriter",
+    "merge",
+    "open_store",
+    "predicted_bytes",
+    "verify",
+]

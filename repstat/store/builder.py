@@ -1,0 +1,106 @@
+"""Build one store file from rows that arrive in order, and commit it once it has been read back."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repstat.store.encode import write_header, write_records
+from repstat.store.header import Header, Records
+from repstat.store.staging import StagedFile
+from repstat.store.storefile import StoreFile, load, value_problems
+from repstat.store.structure import broken
+from repstat.store.values import ValueRecord, ValueTally
+
+
+class StoreFileBuilder:
+    """A store file in the making: `append` rows, then `commit` or `discard`.
+
+    Parameters
+    ----------
+    final
+        The name the file gets on `commit`.
+    header
+        All that is known beforehand.
+
+    Raises
+    ------
+    OSError
+        From every method, if the disk failed; `discard` it then.
+    """
+
+    def __init__(self, final: Path, header: Header) -> None:
+        self._final = final
+        self._staged = StagedFile(final)
+        try:
+            self._values = write_header(self._staged.h5, header)
+            self._staged.check()
+        except BaseException as error:
+            self._give_up(error)
+        self._tallies = {
+            layer.key: [ValueTally(header.n_realizations) for _ in header.checkpoints]
+            for layer in header.layers
+        }
+
+    def _give_up(self, error: BaseException) -> NoReturn:
+        """Discard the file; what the disk said explains more than what HDF5 made of it."""
+        cause = self._staged.failure
+        self._staged.discard()
+        raise error if cause is None else cause
+
+    def append(self, key: str, rows: NDArray[Any], *, checkpoint: int = 0, realization: int = 0) -> None:
+        """Append rows, shape (rows, units), of the layer's dtype."""
+        dataset = self._values[key]
+        tally = self._tallies[key][checkpoint]
+        stored = np.ascontiguousarray(rows, dtype=dataset.dtype)
+        start = tally.n_rows[realization]
+        dataset[checkpoint, realization, start : start + len(stored)] = stored
+        tally.add(realization, stored)
+        self._staged.check()
+
+    def n_rows(self, key: str, *, checkpoint: int = 0, realization: int = 0) -> int:
+        """Count the rows so far."""
+        return self._tallies[key][checkpoint].n_rows[realization]
+
+    def record(self, key: str, checkpoint: int) -> ValueRecord:
+        """Sum up what was appended."""
+        return self._tallies[key][checkpoint].record()
+
+    def commit(self) -> StoreFile:
+        """Complete the file, see it on the disk, read all of it back, and give it its name.
+
+        Returns
+        -------
+        StoreFile
+            The file under its final name.
+
+        Raises
+        ------
+        StoreDamagedError
+            If what was read back is not what was written.
+        """
+        try:
+            records = {key: tuple(t.record() for t in tallies) for key, tallies in self._tallies.items()}
+            write_records(self._staged.h5, records)
+            for dataset in self._values.values():
+                dataset.flush()
+            self._staged.seal()
+            written = self._read_back(records)
+            self._staged.commit()
+        except BaseException as error:
+            self._give_up(error)
+        return replace(written, path=self._final)
+
+    def _read_back(self, records: Records) -> StoreFile:
+        written = load(self._staged.path)
+        if written.records != records:
+            raise broken(written.path, "layers", "the hashes that were written read differently")
+        for problem in value_problems(written):
+            raise problem
+        return written
+
+    def discard(self) -> None:
+        """Remove what was written. After `commit` there is nothing to do."""
+        self._staged.discard()

@@ -1,0 +1,128 @@
+"""Join stores of one trajectory into one file."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import h5py
+from numpy.typing import NDArray
+
+from repstat.errors import UsageError
+from repstat.store.builder import StoreFileBuilder
+from repstat.store.header import CREATOR
+from repstat.store.layout import predicted_bytes
+from repstat.store.lock import OutputLock
+from repstat.store.output import (
+    check_parent,
+    check_replaceable,
+    check_space,
+    disk_errors,
+    located,
+)
+from repstat.store.reader import joined_checkpoints, load_all, store_paths
+from repstat.store.staging import stale_files
+from repstat.store.storefile import StoreFile, reading, wrong_hash
+from repstat.store.values import blocks
+
+
+def merge(
+    paths: Sequence[str | PathLike[str]],
+    out: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Join stores with the same samples and layers and disjoint steps into one file.
+
+    All activations are checked on the way. A single path rewrites a folder as a file.
+
+    Parameters
+    ----------
+    paths
+        Files or folders.
+    out
+        The file to write; it may be one of `paths` if `overwrite` is given.
+    overwrite
+        Replace `out` if it exists, once the new file is complete.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    UsageError
+        If the stores are not of one trajectory, naming what differs, or `out` exists.
+    StoreDamagedError
+        If one of them is not sound.
+    ResourceError, LockedError
+        If the disk is full, or another process writes `out`.
+    """
+    output = located(out)
+    if not paths:
+        raise UsageError(what="there is nothing to merge", fix="Name at least one store.")
+    check_parent(output)
+    with disk_errors(output), OutputLock(output):
+        check_replaceable(output, overwrite=overwrite)
+        for stale in stale_files(output.parent, output.name):
+            stale.unlink()
+        files = load_all([file for path in paths for file in store_paths(Path(path))])
+        header = files[0].header
+        n_checkpoints = sum(len(file.header.checkpoints) for file in files)
+        check_space(
+            output,
+            predicted_bytes(header.samples.n, header.layers, n_checkpoints, header.n_realizations),
+        )
+        join(files, output)
+    return Path(out)
+
+
+def join(files: Sequence[StoreFile], output: Path) -> None:
+    """Copy the checkpoints of `files`, which are known to belong together, to a new file `output`.
+
+    The caller holds the lock. Memory: a few MiB, whatever the size.
+
+    Raises
+    ------
+    StoreDamagedError
+        If activations differ from their hash; `output` is then as it was.
+    OSError
+        If the disk failed; likewise.
+    """
+    checkpoints = joined_checkpoints(files)
+    first = min(files, key=lambda file: file.header.steps[0]).header
+    position = {checkpoint.step: index for index, checkpoint in enumerate(checkpoints)}
+    header = replace(first, checkpoints=checkpoints, created_at="", creator=CREATOR)
+    builder = StoreFileBuilder(output, header)
+    try:
+        for file in files:
+            _copy(file, builder, position)
+        builder.commit()
+    finally:
+        builder.discard()
+
+
+def _copy(file: StoreFile, builder: StoreFileBuilder, position: dict[int, int]) -> None:
+    with file.open() as handle:
+        for source, step in enumerate(file.header.steps):
+            target = position[step]
+            for key, records in file.records.items():
+                values = handle["layers"][key]["value"]
+                place = f"step {step}, layer {key}"
+                for realization in range(file.header.n_realizations):
+                    for rows in _rows(file.path, place, values, source, realization):
+                        builder.append(key, rows, checkpoint=target, realization=realization)
+                found = builder.record(key, target).sha256
+                if found != records[source].sha256:
+                    raise wrong_hash(file.path, step, key, found, records[source].sha256)
+
+
+def _rows(
+    path: Path, place: str, values: h5py.Dataset, index: int, realization: int
+) -> Iterator[NDArray[Any]]:
+    """Read in blocks. What fails in here is the source's fault, not that of the disk written to."""
+    with reading(path, place):
+        for _, rows in blocks(values, index, realization):
+            yield rows

@@ -1,0 +1,142 @@
+"""Finished checkpoints, one file each, in the folder where an extraction collects them."""
+
+import contextlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from repstat.errors import StoreDamagedError, UsageError
+from repstat.store.reader import check_disjoint
+from repstat.store.staging import stale_files, sync_folder
+from repstat.store.storefile import StoreFile, load, value_problems
+
+_PART = re.compile(r"step-[0-9]{12,}\.h5")
+
+
+def part_name(step: int) -> str:
+    """Name the file of one checkpoint, so that names sort like steps."""
+    return f"step-{step:012d}.h5"
+
+
+class Parts:
+    """The files of finished checkpoints in `folder`, which need not exist."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: list[StoreFile] = []
+
+    def load(
+        self,
+        compare: Callable[[StoreFile], None],
+        *,
+        discard: bool = False,
+        verify: bool = True,
+    ) -> None:
+        """Take over what an earlier run left. The caller holds the lock.
+
+        Parameters
+        ----------
+        compare
+            Raises UsageError for a file that was made differently.
+        discard
+            Remove such files, and damaged ones, instead of refusing them.
+        verify
+            Check the activations too.
+
+        Raises
+        ------
+        StoreDamagedError, UsageError
+            For a file that is damaged, made differently, or of a step that another one has.
+        """
+        if not self.folder.is_dir():
+            return
+        for stale in stale_files(self.folder):
+            stale.unlink()
+        for path in sorted(entry for entry in self.folder.iterdir() if entry.suffix == ".h5"):
+            try:
+                file = load(path)
+                compare(file)
+                for problem in value_problems(file) if verify else ():
+                    raise problem
+            except (StoreDamagedError, UsageError):
+                if not (discard and _PART.fullmatch(path.name)):
+                    raise
+                path.unlink()
+            else:
+                self.files.append(file)
+        check_disjoint(self.files)
+
+    def remove(self, steps: frozenset[int]) -> None:
+        """Remove the files whose steps are all among `steps`, and the folder if nothing is left in it."""
+        for file in self.files:
+            if steps.issuperset(file.header.steps):
+                file.path.unlink(missing_ok=True)
+        self.files = [file for file in self.files if not steps.issuperset(file.header.steps)]
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+
+class FolderSwap:
+    """Replace a folder by another one that is complete (docs/store-format.md, section 6)."""
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self.staging = output.with_name(f"{output.name}.parts")
+        self._old = output.with_name(f"{output.name}.old")
+
+    def recover(self) -> None:
+        """Complete a swap that a crash interrupted.
+
+        Raises
+        ------
+        UsageError
+            If the output is not a folder, or what is there is not ours.
+        """
+        if self._output.is_symlink() or (self._output.exists() and not self._output.is_dir()):
+            raise UsageError(what=f"{self._output} is not a folder", fix="Give another -o.")
+        if self._old.is_dir() and not self._output.exists():
+            self._old.rename(self._output)
+            sync_folder(self._output.parent)
+
+    def in_use(self) -> bool:
+        """Whether the output holds checkpoints.
+
+        Raises
+        ------
+        UsageError
+            If it holds anything else too, which overwriting would destroy.
+        """
+        if not self._output.is_dir():
+            return False
+        names = [entry.name for entry in self._output.iterdir()]
+        foreign = [name for name in names if not _PART.match(name)]
+        if foreign:
+            raise UsageError(
+                what=f"will not overwrite the folder {self._output}",
+                why=f"it contains {foreign[0]!r}, which repstat did not write",
+                fix="Give another -o, or remove it yourself.",
+            )
+        return bool(names)
+
+    def commit(self) -> None:
+        """Let the staged folder take the place of the output."""
+        self._remove_old()
+        if self._output.exists():
+            self._output.rename(self._old)
+        self.staging.rename(self._output)
+        sync_folder(self._output.parent)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        if not self._old.is_dir():
+            return
+        for entry in self._old.iterdir():
+            if not _PART.match(entry.name):
+                raise UsageError(
+                    what=f"{self._old} is in the way",
+                    why=f"it contains {entry.name!r}, which repstat did not write",
+                    fix="Move it away and run the same command again.",
+                )
+        for entry in self._old.iterdir():
+            entry.unlink()
+        self._old.rmdir()

@@ -1,0 +1,282 @@
+"""The gate: whether a file is built as docs/store-format.md says, before any of its data is read.
+
+`check_structure` takes a path and nothing else, so it can run in a process of its own. It walks one link at a
+time, opens nothing that a link or a layout could lead elsewhere, and compares all it meets with one table.
+"""
+
+import re
+import stat
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5i, h5l, h5o, h5s, h5t
+
+from repstat.errors import StoreDamagedError, UsageError
+from repstat.store.layout import MAX_CHUNK_BYTES, stored_bytes
+from repstat.store.rules import LAYER, ROOT, SCALE_ATTRIBUTES, SYMBOLS, Attribute, Data, Group
+from repstat.store.schema import SCHEMA, SCHEMA_VERSION, SIGNATURE
+
+MAX_ATTRIBUTE_BYTES = 2**26
+SUPERBLOCK_VERSION = 3
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+"""What h5py raises for a file that the library cannot make sense of."""
+
+
+_NUMBERS = {"i8": h5t.STD_I64LE, "f2": h5t.IEEE_F16LE, "f4": h5t.IEEE_F32LE, "f8": h5t.IEEE_F64LE}
+
+
+def not_a_store(path: Path, why: str) -> StoreDamagedError:
+    """Return the error for a file that is something else."""
+    return StoreDamagedError(
+        what=f"{path} is not an activation store",
+        why=f"{why}; expected an HDF5 file written by repstat extract",
+        fix="Check the path.",
+    )
+
+
+def broken(path: Path, place: str, why: str) -> StoreDamagedError:
+    """Return the error for a store that violates its format."""
+    return StoreDamagedError(
+        what="the store breaks a rule of its format",
+        path=path,
+        place=place,
+        why=why,
+        fix="Do not use it: take another copy, or extract it again.",
+    )
+
+
+def open_for_reading(path: Path) -> h5py.File:
+    """Open a file of the format. It never changes under its name, so no lock of HDF5 is needed."""
+    return h5py.File(path, "r", locking=False, rdcc_nbytes=0)
+
+
+def check_structure(path: Path) -> None:
+    """Refuse a file that is not a store, or not built like one. No data is read.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file.
+    StoreDamagedError
+        If it is not an activation store, or breaks a rule of the format.
+    """
+    size = _check_outside(path)
+    try:
+        with open_for_reading(path) as file:
+            _check_schema(path, file)
+            _Walk(path, size).group(file.id, ROOT, "/")
+    except StoreDamagedError:
+        raise
+    except HDF5_ERRORS as error:
+        raise broken(path, "", f"HDF5 cannot read it ({describe(error)})") from error
+
+
+def describe(error: BaseException) -> str:
+    """Return the text of an HDF5 error on one line, without control characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text)[:200]
+
+
+def _check_outside(path: Path) -> int:
+    """Judge the file by what the operating system and its first bytes say; return its size."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(what=f"there is no store {path}", fix="Check the path.") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(what=f"cannot open {str(path)!r}", why=str(error)) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise not_a_store(path, "it is not a regular file")
+    if status.st_size == 0:
+        raise not_a_store(path, "it is empty")
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(SIGNATURE) + 1)
+    except OSError as error:
+        raise UsageError(what=f"cannot open {path}", why=error.strerror or str(error)) from error
+    if not head.startswith(SIGNATURE):
+        raise not_a_store(path, f"it begins with {head[:8]!r}, which is not HDF5")
+    if head[-1] != SUPERBLOCK_VERSION:
+        raise not_a_store(path, f"it is HDF5 with superblock {head[-1]}, not {SUPERBLOCK_VERSION}")
+    return status.st_size
+
+
+def _check_schema(path: Path, file: h5py.File) -> None:
+    try:
+        schema = _read_attribute(file.id, "schema", "S")
+        version = _read_attribute(file.id, "schema_version", "i8")
+    except HDF5_ERRORS as error:
+        raise not_a_store(path, "it is HDF5 without the attribute schema") from error
+    name = schema.tobytes().rstrip(b"\0").decode("utf-8", "replace")
+    if name != SCHEMA:
+        raise not_a_store(path, f"its schema is {name[:60]!a}, not {SCHEMA!r}")
+    found = tuple(version.ravel().tolist())
+    if len(found) != 2 or found[0] != SCHEMA_VERSION[0] or not 0 <= found[1] <= SCHEMA_VERSION[1]:
+        raise StoreDamagedError(
+            what="the store has another version",
+            path=path,
+            why=f"found format {'.'.join(map(str, found[:3]))}, this repstat reads "
+            f"{SCHEMA_VERSION[0]}.0 to {'.'.join(map(str, SCHEMA_VERSION))}",
+            fix="Use the version of repstat that wrote it, or a newer one.",
+        )
+
+
+def _read_attribute(owner: Any, name: str, kind: str) -> np.ndarray[Any, Any]:
+    attribute = h5a.open(owner, name.encode())
+    if _type_name(attribute.get_type()) != kind or attribute.get_storage_size() > 1024:
+        msg = f"unexpected type of attribute {name}"
+        raise TypeError(msg)
+    values = np.empty(attribute.shape, attribute.dtype)
+    attribute.read(values)
+    return values
+
+
+def _type_name(datatype: Any) -> str:
+    """Return the format's name of an HDF5 type, or an empty string."""
+    if datatype.get_class() == h5t.STRING:
+        plain = not datatype.is_variable_str() and datatype.get_strpad() == h5t.STR_NULLPAD
+        return "S" if plain and datatype.get_cset() == h5t.CSET_UTF8 else ""
+    return next((name for name, standard in _NUMBERS.items() if datatype.equal(standard)), "")
+
+
+class _Walk:
+    """One pass over a file, object by object.
+
+    `lengths` holds the dimensions that are settled, by symbol.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        self._stored = 0
+        self._lengths: dict[str, int] = {}
+
+    def _refuse(self, place: str, why: str) -> StoreDamagedError:
+        return broken(self._path, place.lstrip("/"), why)
+
+    def group(self, group: Any, rule: Group, place: str) -> None:
+        """Check a group and all below it."""
+        if rule is LAYER:
+            self._lengths.pop("d", None)
+        self._attributes(group, rule.attributes, place)
+        found: set[str] = set()
+        for name in group:
+            pattern = _matching(name, rule.children)
+            below = f"{place.rstrip('/')}/{_printable(name)}"
+            if pattern is None:
+                raise self._refuse(below, "the format has nothing of this name")
+            found.add(pattern)
+            self._child(group, name, rule.children[pattern], below)
+        for pattern, child in rule.children.items():
+            if child.required and pattern not in found:
+                raise self._refuse(place, f"{pattern} is missing")
+
+    def _child(self, parent: Any, name: bytes, rule: Group | Data, place: str) -> None:
+        if parent.links.get_info(name).type != h5l.TYPE_HARD:
+            raise self._refuse(place, "it is a link to elsewhere, expected the object itself")
+        child = h5o.open(parent, name)
+        if h5o.get_info(child).rc != 1:
+            raise self._refuse(place, "it is reached by more than one path")
+        kind = h5i.get_type(child)
+        if isinstance(rule, Group):
+            if kind != h5i.GROUP:
+                raise self._refuse(place, "expected a group")
+            self.group(child, rule, place)
+        else:
+            if kind != h5i.DATASET:
+                raise self._refuse(place, "expected a dataset")
+            self._dataset(child, rule, place)
+
+    def _dataset(self, dataset: Any, rule: Data, place: str) -> None:
+        self._attributes(dataset, rule.attributes, place, also=SCALE_ATTRIBUTES)
+        found = _type_name(dataset.get_type())
+        if found not in rule.types:
+            raise self._refuse(place, f"its type is none of {', '.join(rule.types)}")
+        space = dataset.get_space()
+        if space.get_simple_extent_type() != h5s.SIMPLE:
+            raise self._refuse(place, "it is not an array")
+        shape = space.get_simple_extent_dims()
+        if shape != space.get_simple_extent_dims(maxdims=True):
+            raise self._refuse(place, "it can be extended")
+        self._storage(dataset, shape, place)
+        self._settle(shape, rule.dims, place)
+
+    def _settle(self, shape: tuple[int, ...], dims: tuple[str, ...], place: str) -> None:
+        """Compare a shape with the lengths that are known by now."""
+        if len(shape) != len(dims):
+            raise self._refuse(place, f"its shape is {shape}, expected {len(dims)} dimensions")
+        for symbol, length in zip(dims, shape, strict=True):
+            known = self._lengths.setdefault(symbol, length)
+            if length != known or length < 1:
+                expected = f"{known} {SYMBOLS[symbol]}" if known else "at least 1 in each"
+                raise self._refuse(place, f"its shape is {shape}, expected {expected}")
+
+    def _storage(self, dataset: Any, shape: tuple[int, ...], place: str) -> None:
+        """Insist on plain storage in this file, as large as declared."""
+        plan = dataset.get_create_plist()
+        layout, itemsize = plan.get_layout(), dataset.get_type().get_size()
+        if layout == h5d.VIRTUAL:
+            raise self._refuse(place, "it is virtual: its data are in other files")
+        if plan.get_external_count():
+            raise self._refuse(place, "its data are in another file")
+        if plan.get_nfilters():
+            raise self._refuse(place, "it is filtered (compressed), which the format excludes")
+        if layout == h5d.CONTIGUOUS:
+            declared = prod(shape) * itemsize
+        elif layout == h5d.CHUNKED:
+            chunks = plan.get_chunk()
+            if prod(chunks) * itemsize > MAX_CHUNK_BYTES:
+                raise self._refuse(place, f"its chunks {chunks} are larger than 64 MiB")
+            declared = stored_bytes(shape, chunks, itemsize)
+        else:
+            raise self._refuse(place, "its storage is neither contiguous nor chunked")
+        stored = dataset.get_storage_size()
+        if stored != declared:
+            raise self._refuse(place, f"it declares {declared} bytes and stores {stored}")
+        self._stored += stored
+        if self._stored > self._size:
+            raise self._refuse(place, f"its data exceed the file, which has {self._size} bytes")
+
+    def _attributes(
+        self,
+        owner: Any,
+        rules: Mapping[str, Attribute],
+        place: str,
+        also: frozenset[str] = frozenset(),
+    ) -> None:
+        names = [h5a.open(owner, index=i).name for i in range(h5a.get_num_attrs(owner))]
+        for name in names:
+            rule = rules.get(name.decode("utf-8", "replace"))
+            if rule is not None:
+                self._attribute(h5a.open(owner, name), rule, f"{place} @{_printable(name)}")
+            elif name.decode("utf-8", "replace") not in also:
+                raise self._refuse(place, f"the format has no attribute {_printable(name)}")
+        for name, rule in rules.items():
+            if rule.required and name.encode() not in names:
+                raise self._refuse(place, f"the attribute {name} is missing")
+
+    def _attribute(self, attribute: Any, rule: Attribute, place: str) -> None:
+        if _type_name(attribute.get_type()) != rule.type:
+            raise self._refuse(place, f"the attribute has another type than {rule.type}")
+        shape = attribute.shape
+        fits = len(shape) == len(rule.shape) and all(
+            want in (None, length) for want, length in zip(rule.shape, shape, strict=True)
+        )
+        if not fits or attribute.get_space().get_simple_extent_type() == h5s.NULL:
+            raise self._refuse(place, f"the attribute has the shape {shape}")
+        size = prod(shape) * attribute.get_type().get_size()
+        if size > min(MAX_ATTRIBUTE_BYTES, self._size):
+            raise self._refuse(place, f"the attribute declares {size} bytes")
+
+
+def _matching(name: bytes, patterns: Mapping[str, Any]) -> str | None:
+    text = name.decode("latin-1")
+    return next((pattern for pattern in patterns if re.fullmatch(pattern, text, re.ASCII)), None)
+
+
+def _printable(name: bytes) -> str:
+    return ascii(name.decode("utf-8", "replace"))[1:-1][:80]

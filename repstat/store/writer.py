@@ -1,0 +1,288 @@
+"""Write a store checkpoint by checkpoint, so that whatever is finished survives whatever happens."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from repstat.adapter import Layer
+from repstat.errors import StoreIncompleteError, UsageError
+from repstat.store.agreement import differences, summary
+from repstat.store.builder import StoreFileBuilder
+from repstat.store.checkpoint import CheckpointWriter
+from repstat.store.header import Header
+from repstat.store.layout import predicted_bytes
+from repstat.store.lock import OutputLock
+from repstat.store.merge import join
+from repstat.store.output import (
+    check_parent,
+    check_replaceable,
+    check_space,
+    disk_errors,
+    exists_already,
+    located,
+)
+from repstat.store.parts import FolderSwap, Parts, part_name
+from repstat.store.schema import Checkpoint, Samples, check_layers, check_step, to_json
+from repstat.store.staging import stale_files, sync_folder
+from repstat.store.storefile import StoreFile, load
+
+
+class StoreWriter:
+    """Writes a store, or what is missing of one. A context manager that holds the output's lock.
+
+    Parameters
+    ----------
+    path
+        The file to write; the folder, with `folder`.
+    samples, layers, steps
+        What will be in the store. `layers` in forward order.
+    identity
+        JSON of all that changes values: what must be equal for finished checkpoints to be taken over.
+    n_realizations
+        Noisy passes per sample.
+    folder
+        Keep one file per checkpoint.
+    resume
+        Complete `path` if it exists.
+    overwrite
+        Replace `path` if it exists, once the new store is complete.
+    checkpoint_sha256
+        By step, the hash of the model's file where known; a finished checkpoint of another file is refused.
+
+    Raises
+    ------
+    UsageError
+        On entry, if `path` exists and neither `resume` nor `overwrite` is given, or what was written
+        before is of another identity, naming what differs.
+    LockedError
+        On entry, if another process writes the same output.
+    ResourceError
+        On entry, if the space will not suffice.
+    StoreDamagedError
+        On entry, if a finished checkpoint is no longer sound.
+    InputRefusedError
+        If the format cannot hold the layers.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        samples: Samples,
+        layers: Sequence[Layer],
+        steps: Sequence[int],
+        identity: Mapping[str, Any],
+        n_realizations: int = 1,
+        folder: bool = False,
+        resume: bool = False,
+        overwrite: bool = False,
+        checkpoint_sha256: Mapping[int, str] | None = None,
+    ) -> None:
+        self._path, self._output = Path(path), located(path)
+        self._steps = tuple(check_step(step) for step in steps)
+        check_layers(tuple(layers))
+        to_json(identity, what="the identity")
+        _check_arguments(self._steps, n_realizations, resume=resume, overwrite=overwrite)
+        self._header = Header(samples, tuple(layers), (), identity, n_realizations)
+        self._folder, self._resume, self._overwrite = folder, resume, overwrite
+        self._sha256 = checkpoint_sha256 or {}
+        self._base: StoreFile | None = None
+        self._swap = FolderSwap(self._output)
+        self._parts = Parts(self._output if folder else self._swap.staging)
+        self._stack = ExitStack()
+
+    @property
+    def finished(self) -> Mapping[int, Checkpoint]:
+        """The checkpoints that are safely on the disk, by step."""
+        return {
+            checkpoint.step: checkpoint for file in self._sources() for checkpoint in file.header.checkpoints
+        }
+
+    @property
+    def done(self) -> frozenset[int]:
+        """Steps that need not be computed."""
+        return frozenset(self.finished)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the output itself has every step: there is nothing to do, not even to `finish`."""
+        if self._folder:
+            present = self.done if self._parts.folder == self._output else frozenset()
+        else:
+            present = frozenset(self._base.header.steps if self._base else ())
+        return present.issuperset(self._steps)
+
+    @property
+    def required_bytes(self) -> int:
+        """Space that is still needed, the copy that joins the parts to one file included."""
+        missing = set(self._steps) - self.done
+        required = len(missing) * self._predict(1)
+        n_checkpoints = len(self.done | missing)
+        # A single part becomes the file itself.
+        if not self._folder and n_checkpoints > 1 and not self.complete:
+            required += self._predict(n_checkpoints)
+        return required
+
+    def _predict(self, n_checkpoints: int) -> int:
+        header = self._header
+        return predicted_bytes(header.samples.n, header.layers, n_checkpoints, header.n_realizations)
+
+    def _sources(self) -> list[StoreFile]:
+        """List the files that make up the result; what the output has already is not taken from a part."""
+        if self._base is None:
+            return list(self._parts.files)
+        held = set(self._base.header.steps)
+        return [self._base, *(f for f in self._parts.files if held.isdisjoint(f.header.steps))]
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack, disk_errors(self._output):
+            check_parent(self._output)
+            stack.enter_context(OutputLock(self._output))
+            self._prepare()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def _prepare(self) -> None:
+        """Take stock of the output and of what an earlier run left."""
+        for stale in stale_files(self._output.parent, self._output.name):
+            stale.unlink()
+        if self._folder:
+            self._swap.recover()
+            if self._overwrite and self._swap.in_use():
+                self._parts = Parts(self._swap.staging)
+        elif self._resume and self._output.is_file() and not self._output.is_symlink():
+            self._base = load(self._output)
+            self._compare(self._base)
+        else:
+            check_replaceable(self._output, overwrite=self._overwrite)
+        staged = self._parts.folder != self._output
+        self._parts.load(self._compare, discard=self._overwrite and staged)
+        if self._folder and self.complete and not self._resume:
+            raise exists_already(self._output)
+        if self.complete:
+            self._clean_up()
+        else:
+            check_space(self._output, self.required_bytes)
+
+    def _compare(self, file: StoreFile) -> None:
+        """Refuse a file of an earlier run that was made differently."""
+        pattern = "{name} was {first}, now {second}"
+        why = summary(differences(file.header, self._header), pattern)
+        for checkpoint in file.header.checkpoints:
+            now = self._sha256.get(checkpoint.step, "")
+            if not why and now and checkpoint.sha256 not in ("", now):
+                why = f"the sha256 of step {checkpoint.step} was {checkpoint.sha256}, now {now}"
+        if why:
+            raise UsageError(
+                what=f"{file.path} was extracted differently",
+                why=why,
+                fix="Pass --overwrite to start again, or give another -o.",
+            )
+
+    @contextmanager
+    def checkpoint(self, checkpoint: Checkpoint) -> Iterator[CheckpointWriter]:
+        """Write one checkpoint: durable when the block ends, absent if it raises.
+
+        Raises
+        ------
+        UsageError
+            If the step was not announced, or is there already.
+        InputRefusedError
+            If the block ends before every layer has every sample.
+        ResourceError
+            If the disk is full; finished checkpoints are kept.
+        """
+        step = checkpoint.step
+        if step not in self._steps or step in self.done:
+            why = "it is there already" if step in self.done else "it was not announced"
+            raise UsageError(what=f"cannot write step {step}", path=self._path, why=why)
+        header = replace(self._header, checkpoints=(checkpoint,))
+        with self._errors():
+            self._parts.folder.mkdir(exist_ok=True)
+            builder = StoreFileBuilder(self._parts.folder / part_name(step), header)
+        try:
+            writer = CheckpointWriter(builder, header, self._errors)
+            yield writer
+            writer.check_complete()
+            with self._errors():
+                self._parts.files.append(builder.commit().sharing(self._header.samples))
+        finally:
+            builder.discard()
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return disk_errors(self._output, self._kept)
+
+    def _kept(self) -> str:
+        return (
+            f"{len(self.done)} of {len(self.done.union(self._steps))} checkpoints are finished and kept in "
+            f"{self._parts.folder}; free some space and run the same command again to resume."
+        )
+
+    def finish(self) -> Path:
+        """Make one store of all checkpoints, under its name.
+
+        Raises
+        ------
+        StoreIncompleteError
+            Naming the steps that are missing.
+        StoreDamagedError
+            If a part is no longer what was written.
+        ResourceError
+            If the disk is full; the parts are kept.
+        """
+        missing = sorted(set(self._steps) - self.done)
+        if missing:
+            raise StoreIncompleteError(
+                what="the store is incomplete",
+                path=self._path,
+                why=f"{len(missing)} of {len(self._steps)} steps are missing, the first is {missing[0]}",
+                fix="Run the same command again to resume.",
+            )
+        if not self.complete:
+            with self._errors():
+                self._join()
+                self._clean_up()
+        return self._path
+
+    def _join(self) -> None:
+        sources = self._sources()
+        if self._folder:
+            self._swap.commit()
+            self._parts = Parts(self._output)
+            self._parts.load(self._compare, verify=False)
+        elif len(sources) == 1 and self._base is None:
+            sources[0].path.replace(self._output)
+            sync_folder(self._output.parent)
+            self._base = replace(sources[0], path=self._output)
+        else:
+            join(sources, self._output)
+            self._base = load(self._output)
+
+    def _clean_up(self) -> None:
+        """Remove parts that the output holds."""
+        if self._base is not None:
+            self._parts.remove(frozenset(self._base.header.steps))
+
+
+def _check_arguments(steps: tuple[int, ...], n_realizations: int, *, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise UsageError(what="--resume and --overwrite exclude each other", fix="Pass one of them.")
+    if not steps:
+        raise UsageError(what="there are no checkpoints to store", fix="Give at least one.")
+    if n_realizations < 1:
+        raise UsageError(what=f"{n_realizations} realizations cannot be stored", fix="Ask for 1 or more.")
+    twice = sorted({step for step in steps if steps.count(step) > 1}) if len(set(steps)) < len(steps) else []
+    if twice:
+        raise UsageError(what=f"step {twice[0]} occurs twice", fix="Give every checkpoint a step of its own.")

@@ -1,0 +1,194 @@
+"""Noisy mutual information against truths, and wrong estimators against the same table."""
+
+from dataclasses import replace
+from math import log
+
+import numpy as np
+import pytest
+
+from repstat.estimators import noisy_mi, pairwise_bounds
+from repstat.results import Estimate, Status
+from tests.estimators.truths import (
+    Case,
+    Estimator,
+    Floats,
+    cube,
+    failures,
+    gaussian_information,
+    information,
+    plain_log_sums,
+    table,
+    uniform_information,
+)
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return table()
+
+
+def right(points: Floats, noise_std: float, labels: np.ndarray) -> tuple[Estimate, Estimate]:
+    found = noisy_mi(points, noise_std, labels=labels, seed=1)
+    assert found.label is not None
+    return found.input, found.label
+
+
+def constant(points: Floats, noise_std: float, labels: np.ndarray) -> tuple[Estimate, Estimate]:
+    return tuple(replace(e, value=0.6) for e in right(points, noise_std, labels))
+
+
+def bits(points: Floats, noise_std: float, labels: np.ndarray) -> tuple[Estimate, Estimate]:
+    return tuple(replace(e, value=e.value / log(2)) for e in right(points, noise_std, labels))
+
+
+def variance(points: Floats, noise_std: float, labels: np.ndarray) -> tuple[Estimate, Estimate]:
+    return right(points, noise_std**2, labels)
+
+
+def twice(points: Floats, noise_std: float, labels: np.ndarray) -> tuple[Estimate, Estimate]:
+    rng = np.random.default_rng(5)
+    return right(points + noise_std * rng.standard_normal(points.shape), noise_std, labels)
+
+
+def ceiling(points: Floats, noise_std: float, labels: np.ndarray) -> tuple[Estimate, Estimate]:
+    return tuple(replace(e, value=e.ceiling) for e in right(points, noise_std, labels))
+
+
+def test_the_quadrature_gives_the_published_digits() -> None:
+    found = [information([-1, 1], s) for s in (0.5, 1, 2)]
+    found += [information([-3, -1, 1, 3], s) for s in (0.5, 1)] + [uniform_information(0.1)]
+    expected = [0.632720, 0.336831, 0.111421, 1.295654, 0.845233, 1.667113]
+    assert found == pytest.approx(expected, abs=1e-6)
+    tanh = [
+        information(np.tanh(w * np.array([-3, -1, 1, 3]) + b), 0.05) for w, b in [(1, 0), (1, -2), (2, -4)]
+    ]
+    assert tanh == pytest.approx([1.359519, 1.022587, 0.603110], abs=1e-6)
+
+
+def test_every_truth_of_the_table_is_met(cases: list[Case]) -> None:
+    assert failures(right, cases) == []
+
+
+@pytest.mark.parametrize("wrong", [constant, bits, variance, twice, ceiling])
+def test_a_wrong_estimator_fails_the_same_table(wrong: Estimator, cases: list[Case]) -> None:
+    assert len(failures(wrong, cases)) >= len(cases) // 2
+
+
+def test_weights_are_repetitions() -> None:
+    """Points 0, 1, 2, 5 with multiplicities 5, 1, 1, 3 (n = 10) at noise 0.7; truth by quadrature."""
+    x, times = np.array([0.0, 1.0, 2.0, 5.0]), [5, 1, 1, 3]
+    found = noisy_mi(np.repeat(x, times), 0.7, tolerance=0.004, seed=2)
+    assert found.n_distinct == 4
+    assert found.input.value == pytest.approx(information(x, 0.7, times), abs=4 * 0.004)
+
+
+def test_a_coincidence_of_classes_is_counted_per_class() -> None:
+    """One point in both classes: Y is a coin, I(Y;T) from h(T) - h(T|Y) with weighted mixtures."""
+    x, y = np.array([0.0, 0.0, 0.0, 2.0]), [0, 0, 1, 1]
+    total = information([0, 2], 0.8, [3, 1])
+    truth = total - 0.5 * information([0, 2], 0.8, [1, 1])
+    found = noisy_mi(x, 0.8, labels=y, tolerance=0.003, seed=3)
+    assert found.label is not None
+    assert found.label.value == pytest.approx(truth, abs=4 * 0.003)
+
+
+@pytest.mark.parametrize(
+    ("d", "n", "std", "seed"), [(1, 2000, 0.1, 0), (2, 2000, 0.3, 1), (5, 500, 0.6, 2), (10, 500, 1.0, 3)]
+)
+def test_the_population_bracket_holds_a_gaussian(d: int, n: int, std: float, seed: int) -> None:
+    """S ~ N(0, A A^T) as in a linear network; truth (1/2) ln det(1 + A A^T / std^2).
+
+    The bracket holds in expectation; the spread of an end over samples is at most sqrt(d / (2 n)).
+    """
+    rng = np.random.default_rng(seed)
+    mixing = rng.standard_normal((d, d)) / np.sqrt(d)
+    samples = rng.standard_normal((n, d)) @ mixing.T
+    truth = gaussian_information(mixing @ mixing.T, std)
+    found = noisy_mi(samples, std, tolerance=0.005, seed=seed).input
+    assert found.population_lower is not None
+    assert found.population_upper is not None
+    spread = 4 * np.sqrt(d / (2 * n))
+    assert found.population_lower - spread <= truth <= found.population_upper + spread
+    assert found.value == found.population_lower
+    assert found.population_upper > found.population_lower
+
+
+def test_the_population_bracket_closes_with_samples() -> None:
+    """Uniform samples at noise 0.1, n = 100 and 3000; truth 1.667113 by quadrature."""
+    widths = []
+    for n in (100, 3000):
+        x = np.random.default_rng(7).uniform(-1, 1, n)
+        found = noisy_mi(x, 0.1, tolerance=0.005).input
+        lower, upper = found.population_lower, found.population_upper
+        assert lower is not None
+        assert upper is not None
+        assert lower - 4 * 0.6 / np.sqrt(n) <= uniform_information(0.1) <= upper + 4 * 0.6 / np.sqrt(n)
+        widths.append(upper - lower)
+    assert widths[1] < widths[0] / 10
+
+
+def test_binary_words_of_length_32() -> None:
+    """1,000 of the 2^32 words at noise 2: the truth 32 I_BPSK(2) = 3.565487 lies in the bracket."""
+    words = np.random.default_rng(11).choice([-1.0, 1.0], (1000, 32))
+    found = noisy_mi(words, 2.0, seed=4).input
+    truth = 32 * information([-1, 1], 2.0)
+    assert truth == pytest.approx(3.565487, abs=1e-5)
+    assert found.population_lower is not None
+    assert found.population_upper is not None
+    assert found.population_lower - 0.06 <= truth <= found.population_upper + 0.06
+    assert found.population_upper - found.population_lower < 0.3
+
+
+@pytest.mark.parametrize("std", [0.5, 1.0])
+def test_the_pairwise_bounds_of_bpsk(std: float) -> None:
+    lower, upper = pairwise_bounds(np.array([[-1.0], [1.0]]), std)
+    assert lower == pytest.approx(log(2) - np.log1p(np.exp(-4 / (8 * std**2))), abs=1e-14)
+    assert upper == pytest.approx(log(2) - np.log1p(np.exp(-4 / (2 * std**2))), abs=1e-14)
+    rounded = {0.5: (0.5662, 0.6928), 1.0: (0.2191, 0.5662)}[std]
+    assert (lower, upper) == pytest.approx(rounded, abs=5e-5)
+
+
+def test_the_pairwise_bounds_hold_in_the_whole_table(cases: list[Case]) -> None:
+    for case in cases:
+        found = noisy_mi(case.points, case.noise_std, labels=case.labels, max_draws=2**13)
+        for estimate, truth in ((found.input, case.input), (found.label, case.label)):
+            assert estimate is not None
+            assert estimate.lower_bound is not None
+            assert estimate.upper_bound is not None
+            assert estimate.lower_bound - 1e-6 <= truth <= estimate.upper_bound + 1e-6, case.name
+
+
+@pytest.mark.parametrize(
+    ("points", "labels", "std", "truth", "max_draws"),
+    [
+        pytest.param(cube(1), None, 1.0, information([-1, 1], 1.0), 2**20, id="bpsk"),
+        pytest.param(cube(5), None, 1.0, 5 * information([-1, 1], 1.0), 2**20, id="cube"),
+        pytest.param(cube(8), None, 1.5, 8 * information([-1, 1], 1.5), 500, id="random samples"),
+        pytest.param(cube(5), cube(5)[:, 0] > 0, 1.0, information([-1, 1], 1.0), 2**20, id="label"),
+    ],
+)
+def test_the_standard_error_is_honest(
+    points: Floats, labels: np.ndarray | None, std: float, truth: float, max_draws: int
+) -> None:
+    """z-scores of 60 seeds: the root mean square of 60 normal numbers is in [0.75, 1.3] but once in 1,000."""
+    scores = []
+    for seed in range(60):
+        found = noisy_mi(points, std, labels=labels, tolerance=0.02, seed=seed, max_draws=max_draws)
+        estimate = found.input if labels is None else found.label
+        assert estimate is not None
+        scores.append((estimate.value - truth) / estimate.std_error)
+    assert 0.75 <= np.sqrt(np.mean(np.square(scores))) <= 1.3
+    assert abs(np.mean(scores)) < 4 / np.sqrt(60)
+
+
+@pytest.mark.parametrize(("n", "d", "std"), [(300, 128, 6.0), (300, 784, 14.0)])
+def test_high_dimension_against_the_plain_form(n: int, d: int, std: float) -> None:
+    """Where tree-based kernel densities lose hundreds of nats: 8 plain draws for each of 60 centres."""
+    rng = np.random.default_rng(d)
+    x = rng.standard_normal((n, d))
+    own = np.repeat(np.arange(60), 8)
+    residual = np.logaddexp(0.0, plain_log_sums(x / std, own, rng.standard_normal((len(own), d))))
+    truth, error = log(n) - residual.mean(), residual.std() / np.sqrt(len(own))
+    found = noisy_mi(x, std, tolerance=0.01).input
+    assert found.status == Status.OK
+    assert found.value == pytest.approx(truth, abs=4 * np.hypot(error, 0.01))

@@ -1,0 +1,449 @@
+"""What a writer takes over, refuses and leaves alone."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repstat import open_store
+from repstat.errors import (
+    InputRefusedError,
+    LockedError,
+    ResourceError,
+    StoreDamagedError,
+    StoreIncompleteError,
+    UsageError,
+)
+from repstat.store import predicted_bytes, verify
+from tests.store.making import LAYERS, N_SAMPLES, checkpoint, contents, layer, record, samples, write, writer
+
+STEPS = (0, 10, 200)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+@pytest.fixture(params=["file", "folder"])
+def folder(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "folder")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "acts.h5"
+
+
+def interrupted(path: Path, done: tuple[int, ...] = (0, 10), **options: Any) -> None:
+    """Write some of the checkpoints and die in the next one."""
+    with pytest.raises(KeyboardInterrupt), writer(path, STEPS, **options) as into:
+        for step in done:
+            record(into, step)
+        with into.checkpoint(checkpoint(200)) as part:
+            part.write("L000", np.zeros((1, 3), np.float32))
+            raise KeyboardInterrupt
+
+
+def test_nothing_but_the_output_is_left(path: Path, folder: bool) -> None:
+    assert write(path, folder=folder) == path
+    assert names(path.parent) == ["acts.h5"]
+    if folder:
+        assert names(path) == ["step-000000000000.h5", "step-000000000010.h5", "step-000000000200.h5"]
+
+
+def test_a_folder_is_the_same_trajectory(tmp_path: Path) -> None:
+    with (
+        open_store(write(tmp_path / "acts.h5")) as file,
+        open_store(write(tmp_path / "acts", folder=True)) as folder,
+    ):
+        assert contents(file) == contents(folder)
+        assert file.steps == (0, 10, 200)
+
+
+def test_steps_may_come_in_any_order(tmp_path: Path) -> None:
+    with (
+        open_store(write(tmp_path / "a.h5", (200, 0, 10))) as one,
+        open_store(write(tmp_path / "b.h5")) as other,
+    ):
+        assert contents(one) == contents(other)
+
+
+def test_an_interrupted_run_is_resumed(path: Path, folder: bool, tmp_path: Path) -> None:
+    interrupted(path, folder=folder)
+    staged = path if folder else path.with_name("acts.h5.parts")
+    assert names(staged) == ["step-000000000000.h5", "step-000000000010.h5"]
+    assert names(tmp_path) == [staged.name]
+    before = {entry.name: entry.stat().st_mtime_ns for entry in staged.iterdir()}
+    with writer(path, folder=folder) as into:
+        assert into.done == {0, 10}
+        assert into.finished[10].source == "step-10.onnx"
+        assert not into.complete
+        with pytest.raises(UsageError, match="cannot write step 10 in .*: it is there already"):
+            record(into, 10)
+        assert {e.name: e.stat().st_mtime_ns for e in staged.iterdir()} == before
+        record(into, 200)
+        into.finish()
+        assert into.complete
+    assert names(tmp_path) == ["acts.h5"]
+    with open_store(path) as resumed, open_store(write(tmp_path / "whole.h5")) as whole:
+        assert contents(resumed) == contents(whole)
+
+
+DIFFERENCES = [
+    ({"identity": {"noise_std": 0.2}}, r"layers was \['L000.*now missing; noise_std was 0.1, now 0.2; options was"),
+    ({"identity": {"noise_std": 0.1, "layers": ["L000 linear>tanh", "x"], "options": {"opt_level": "none"}}},
+     r"layers\[1\] was 'L001 conv', now 'x'"),
+    ({"identity": {"noise_std": 0.1, "layers": ["L000 linear>tanh", "L001 conv"], "options": {"opt_level": 1}}},
+     r"options.opt_level was 'none', now 1"),
+    ({"samples": samples(19)}, "number of samples was 20, now 19"),
+    ({"samples": samples(inputs_sha256="cd" * 32)}, "inputs_sha256 was 'abab.*', now 'cdcd"),
+    ({"samples": samples(labels=None)}, "labels was 'some', now 'none'"),
+    ({"samples": samples(labels=np.arange(20))}, "label of sample 3 was 0, now 3"),
+    ({"samples": samples(index=np.arange(20) * 2)}, "index of sample 1 was 1, now 2"),
+    ({"samples": samples(synthetic=True)}, "synthetic was False, now True"),
+    ({"samples": samples(input_entropy=1.0)}, "input_entropy was 2.99.*, now 1.0"),
+    ({"samples": samples(class_names=())}, "class_names was"),
+    ({"layers": LAYERS[:1]}, r"layer keys\[1\] was 'L001', now missing"),
+    ({"layers": LAYERS[::-1]}, r"layer keys\[0\] was 'L000', now 'L001'"),
+    ({"layers": (LAYERS[0], layer("L001", (8,), "float64", signature="conv"))},
+     r"L001 unit_shape was \(2, 2, 2\), now \(8,\)"),
+    ({"layers": (layer("L000", dtype="float16"), LAYERS[1])}, "L000 source_dtype was 'float32', now 'float16'; L000 dtype"),
+    ({"layers": (layer("L000", signature="linear>relu"), LAYERS[1])}, "L000 signature was 'linear>tanh', now"),
+    ({"n_realizations": 2}, "n_realizations was 1, now 2"),
+    ({"checkpoint_sha256": {10: "f" * 64}}, "the sha256 of step 10 was 00.*0a, now ff"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "text"), DIFFERENCES)
+def test_another_identity_is_refused(path: Path, options: dict[str, Any], text: str) -> None:
+    interrupted(path)
+    with pytest.raises(UsageError, match=text) as caught, writer(path, **options):
+        pass
+    assert "Pass --overwrite to start again, or give another -o." in str(caught.value)
+    with writer(path) as into:
+        assert into.done == {0, 10}
+
+
+def test_decoration_and_equal_hashes_are_no_difference(path: Path) -> None:
+    interrupted(path)
+    layers = (layer("L000", name="renamed", op="MatMul+Add+Tanh"), LAYERS[1])
+    table = samples(inputs_source="elsewhere.npz", input_entropy=np.log(20) * (1 + 1e-12))
+    with writer(
+        path, layers=layers, samples=table, checkpoint_sha256={10: f"{10:064x}", 200: "f" * 64}
+    ) as into:
+        assert into.done == {0, 10}
+
+
+def test_an_existing_output_is_left_alone(path: Path, folder: bool) -> None:
+    write(path, folder=folder)
+    before = path.stat().st_mtime_ns
+    with (
+        pytest.raises(UsageError, match="acts.h5 already exists. Pass --overwrite"),
+        writer(path, folder=folder),
+    ):
+        pass
+    assert path.stat().st_mtime_ns == before
+    assert names(path.parent) == ["acts.h5"]
+
+
+def test_a_complete_output_leaves_nothing_to_resume(path: Path, folder: bool) -> None:
+    write(path, folder=folder)
+    with writer(path, folder=folder, resume=True) as into:
+        assert into.complete
+        assert into.done == {0, 10, 200}
+        assert into.required_bytes == 0
+        assert into.finish() == path
+    with writer(path, (10,), folder=folder, resume=True) as into:
+        assert into.complete
+
+
+def test_missing_steps_are_added(path: Path, folder: bool, tmp_path: Path) -> None:
+    write(path, (0, 10), folder=folder)
+    with writer(path, folder=folder, resume=True) as into:
+        assert into.done == {0, 10}
+        assert not into.complete
+        with open_store(path) as store:
+            assert store.steps == (0, 10)
+        record(into, 200)
+        into.finish()
+    assert names(tmp_path) == ["acts.h5"]
+    with open_store(path) as added, open_store(write(tmp_path / "whole.h5")) as whole:
+        assert contents(added) == contents(whole)
+
+
+def test_resuming_an_output_of_another_identity(path: Path, folder: bool) -> None:
+    write(path, folder=folder)
+    options = {"identity": {"noise_std": 0.1}, "folder": folder, "resume": True}
+    with pytest.raises(UsageError, match="was extracted differently"), writer(path, **options):
+        pass
+
+
+def test_overwriting_spares_the_old_output_until_the_end(path: Path, folder: bool) -> None:
+    write(path, (5,), folder=folder)
+    interrupted(path, overwrite=True, folder=folder)
+    with open_store(path) as store:
+        assert store.steps == (5,)
+    assert names(path.parent) == ["acts.h5", "acts.h5.parts"]
+    with writer(path, overwrite=True, folder=folder) as into:
+        assert into.done == {0, 10}
+        record(into, 200)
+        into.finish()
+    assert names(path.parent) == ["acts.h5"]
+    with open_store(path) as store:
+        assert store.steps == STEPS
+    assert verify(path) == []
+
+
+def test_overwriting_discards_parts_of_another_identity_and_damaged_ones(path: Path) -> None:
+    interrupted(path)
+    with writer(path, overwrite=True, identity={}) as into:
+        assert into.done == set()
+    interrupted(path)
+    part = path.with_name("acts.h5.parts") / "step-000000000010.h5"
+    part.write_bytes(b"torn")
+    with writer(path, overwrite=True) as into:
+        assert into.done == {0}
+    assert not part.exists()
+
+
+def test_a_damaged_part_is_named(path: Path) -> None:
+    interrupted(path)
+    part = path.with_name("acts.h5.parts") / "step-000000000010.h5"
+    content = bytearray(part.read_bytes())
+    content[content.index(np.ascontiguousarray(_first_row(10)).tobytes()) + 1] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(StoreDamagedError, match=r"step-000000000010.h5: step 10, layer L000"), writer(path):
+        pass
+
+
+def _first_row(step: int) -> Any:
+    from tests.store.making import flat
+
+    return flat(step, LAYERS[0])[0]
+
+
+def test_overwrite_spares_what_is_no_store(tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"the only copy")
+    with pytest.raises(UsageError, match="will not overwrite .*: it is not an activation store"):
+        write(model, overwrite=True)
+    assert model.read_bytes() == b"the only copy"
+    folder = tmp_path / "acts"
+    write(folder, folder=True)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"it contains 'notes.txt', which repstat did not write"):
+        write(folder, folder=True, overwrite=True)
+    assert len(names(folder)) == 4
+
+
+def test_a_damaged_store_may_be_overwritten(path: Path) -> None:
+    write(path)
+    os.truncate(path, 1000)
+    write(path, overwrite=True)
+    assert verify(path) == []
+
+
+def test_outputs_that_cannot_be(tmp_path: Path, path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.h5").symlink_to(path)
+    for output, options, text in (
+        (tmp_path / "none" / "acts.h5", {}, "none does not exist. Create it"),
+        (tmp_path / "folder", {"overwrite": True}, "folder is a folder"),
+        (tmp_path / "link.h5", {"overwrite": True}, "is a link"),
+        (tmp_path / "link.h5", {"folder": True}, "is not a folder"),
+        (Path("/"), {}, "cannot write a store to '/'"),
+        (path, {"resume": True, "overwrite": True}, "exclude each other"),
+        (path, {"steps": ()}, "no checkpoints"),
+        (path, {"steps": (1, 2, 1)}, "step 1 occurs twice"),
+        (path, {"n_realizations": 0}, "0 realizations"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            writer(output, **options).__enter__()
+    assert names(tmp_path) == ["folder", "link.h5"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_read_only(tmp_path: Path) -> None:  # pragma: no cover
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match="is not writable"), writer(tmp_path / "acts.h5"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [
+        ((), "no layers"),
+        ((layer("../x"),), "a key is L or R and three digits"),
+        ((layer("L000\n"),), "a key is L or R"),
+        ((LAYERS[0], LAYERS[0]), "the key occurs twice"),
+        ((layer(unit_shape=(3, 0)),), "no units"),
+        ((layer(dtype="int64"),), "its dtype is int64, expected float16, float32 or float64"),
+        ((layer(dtype="bool"),), "its dtype is bool"),
+        ((layer(dtype="complex64"),), "its dtype is complex64"),
+        ((layer(kind="gate"),), "its kind is 'gate'"),
+    ],
+)
+def test_layers_that_cannot_be_stored(path: Path, layers: Any, text: str) -> None:
+    with pytest.raises(InputRefusedError, match=text):
+        writer(path, layers=layers)
+
+
+def test_bfloat16_is_to_be_widened(path: Path) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    with pytest.raises(InputRefusedError, match="bfloat16.*widened to float32 first"):
+        writer(path, layers=(layer(dtype=ml_dtypes.bfloat16),))
+
+
+def test_identity_must_be_json(path: Path) -> None:
+    with pytest.raises(InputRefusedError, match="the identity cannot be written as JSON"):
+        writer(path, identity={"x": object()})
+
+
+BATCHES = [
+    ("L002", np.zeros((1, 3), "f4"), {}, "the store has the layers L000, L001"),
+    ("L000", np.zeros((1, 3), "f8"), {}, "found dtype float64, expected float32"),
+    ("L000", np.zeros((1, 4), "f4"), {}, r"found shape \(1, 4\), expected \(batch, 3\)"),
+    ("L000", np.float32(0), {}, r"found shape \(\), expected \(batch, 3\)"),
+    ("L000", np.zeros((21, 3), "f4"), {}, "found 21 samples, expected 20"),
+    ("L000", np.zeros((1, 3), "f4"), {"realization": 1}, "there is no realization 1"),
+]
+
+
+@pytest.mark.parametrize(("key", "array", "options", "text"), BATCHES)
+def test_batches_that_do_not_fit(path: Path, key: str, array: Any, options: Any, text: str) -> None:
+    with (
+        writer(path) as into,
+        pytest.raises(InputRefusedError, match=f"step 0, layer {key}: {text}"),
+        into.checkpoint(checkpoint(0)) as part,
+    ):
+        part.write(key, array, **options)
+    assert names(path.with_name("acts.h5.parts")) == []
+
+
+def test_a_checkpoint_must_be_whole(path: Path) -> None:
+    with writer(path) as into:
+        with (
+            pytest.raises(InputRefusedError, match="step 0, layer L001: got 3 of 20 samples"),
+            into.checkpoint(checkpoint(0)) as part,
+        ):
+            part.write("L000", np.zeros((N_SAMPLES, 3), "f4"))
+            part.write("L001", np.zeros((3, 2, 2, 2), "f8"))
+        assert into.done == set()
+        record(into, 0)
+        assert into.done == {0}
+
+
+def test_steps_must_be_announced(path: Path) -> None:
+    with (
+        writer(path) as into,
+        pytest.raises(UsageError, match="cannot write step 7 .*: it was not announced"),
+    ):
+        record(into, 7)
+
+
+def test_finishing_needs_every_step(path: Path, folder: bool) -> None:
+    with writer(path, folder=folder) as into:
+        record(into, 10)
+        with pytest.raises(StoreIncompleteError, match="2 of 3 steps are missing, the first is 0") as caught:
+            into.finish()
+    assert caught.value.exit_code == 5
+
+
+def test_arrays_of_any_layout_and_byte_order(path: Path) -> None:
+    expected = np.arange(60, dtype=np.float32).reshape(20, 3)
+    with writer(path, (0,), layers=LAYERS[:1]) as into:
+        with into.checkpoint(checkpoint(0)) as part:
+            part.write("L000", np.asfortranarray(expected[:8]))
+            part.write("L000", expected[8:8])
+            part.write("L000", expected[8:].astype(">f4"))
+        into.finish()
+    with open_store(path) as store:
+        np.testing.assert_array_equal(store.layers["L000"].at(step=0).read(), expected)
+
+
+def test_a_second_writer_is_kept_out(path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from tests.store.making import writer\n"
+        "from pathlib import Path\n"
+        "with writer(Path(sys.argv[1])):\n"
+        "    print('locked', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin
+        assert other.stdout
+        assert other.stdout.readline() == b"locked\n"
+        with (
+            pytest.raises(LockedError, match=r"another process is writing in .*acts.h5") as caught,
+            writer(path),
+        ):
+            pass
+        assert caught.value.exit_code == 7
+        other.stdin.close()
+        assert other.wait(20) == 0
+    write(path)
+
+
+def test_stale_files_of_dead_writers_are_removed(path: Path) -> None:
+    interrupted(path)
+    stale = [
+        path.with_name("acts.h5.tmp-99"),
+        path.with_name("acts.h5.parts") / "step-000000000200.h5.tmp-99",
+    ]
+    other = path.with_name("acts.h5.tmp-99.txt")
+    for file in (*stale, other):
+        file.write_bytes(b"torn")
+    path.with_name("acts.h5.lock").touch()
+    with writer(path):
+        assert not any(file.exists() for file in stale)
+    assert names(path.parent) == ["acts.h5.parts", other.name]
+
+
+def test_an_interrupted_swap_of_folders_is_undone(path: Path) -> None:
+    write(path, (5,), folder=True)
+    interrupted(path, overwrite=True, folder=True)
+    path.rename(path.with_name("acts.h5.old"))
+    with writer(path, overwrite=True, folder=True) as into:
+        with open_store(path) as store:
+            assert store.steps == (5,)
+        record(into, 200)
+        into.finish()
+    with open_store(path) as store:
+        assert store.steps == STEPS
+    assert names(path.parent) == ["acts.h5"]
+
+
+def test_too_little_space_is_found_before_the_work(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(path.parent)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=4_100_000_000))
+    big = (layer("L000", (4096,)),)
+    table = samples(100_000)
+    with pytest.raises(ResourceError, match=r"not enough space for .*: need 9.8 GB, 4.1 GB free") as caught:
+        writer(path, layers=big, samples=table).__enter__()
+    assert caught.value.exit_code == 6
+    assert names(path.parent) == []
+    with writer(path, (0,), layers=big, samples=table):
+        pass
+
+
+@pytest.mark.parametrize("steps", [(0,), (0, 10, 200)])
+@pytest.mark.parametrize("shape", [(3,), (700, 1000)])
+def test_sizes_are_predicted(path: Path, steps: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    layers = (layer("L000", shape),)
+    with writer(path, steps, layers=layers, samples=samples(2)) as into:
+        announced = into.required_bytes
+        for step in steps:
+            with into.checkpoint(checkpoint(step)) as part:
+                part.write("L000", np.zeros((2, *shape), np.float32))
+        assert into.required_bytes == (0 if len(steps) == 1 else predicted_bytes(2, layers, len(steps)))
+        into.finish()
+    predicted = predicted_bytes(2, layers, len(steps))
+    assert path.stat().st_size <= predicted <= path.stat().st_size * 1.01 + 40_000
+    assert announced == (predicted if steps == (0,) else predicted + 3 * predicted_bytes(2, layers, 1))
