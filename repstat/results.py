@@ -43,8 +43,9 @@ class Status(StrEnum):
 _ADVICE = {
     Status.OK: "the estimate is below its ceiling and its error is within the tolerance",
     Status.SATURATED: (
-        "the estimate is within 0.1 nat of its ceiling: it reflects the number of samples, not the "
-        "network; use more noise, wider bins or more samples"
+        "the estimate is within 0.1 nat of its ceiling and cannot tell more: ln n for the input, which "
+        "reflects the number of samples and not the network; H(Y) for the label. Use more noise, wider "
+        "bins or more samples"
     ),
     Status.UNDEFINED: "the quantity has no value for these data; the reason is given with it",
     Status.TOO_FEW_SAMPLES: "too few samples for any statement; record more samples",

@@ -3,6 +3,7 @@
 import click
 
 from repstat.cli import printable
+from repstat.cli.options import plural
 from repstat.errors import StoreDamagedError
 
 
@@ -17,9 +18,9 @@ def command(store: str) -> None:
         click.echo(printable(problem))
     if problems:
         raise StoreDamagedError(
-            what="the store is not sound",
+            what=plural(len(problems), "problem"),
             path=store,
-            why=f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found",
-            fix="Extract the checkpoints named again",
+            why="the store is not sound",
+            fix="Extract the checkpoints named above again",
         )
     click.echo(f"{printable(store)}: sound", err=True)

@@ -34,6 +34,9 @@ GRAM_RADIUS = 2.0e4
 DRAW_RADIUS = 1.0e10
 """Beyond this radius (in noise_std) differences of projections are off by more than 1e-5 (eps r |z|)."""
 
+EXP_SAFE = 300.0
+"""Sums of exponentials of up to this magnitude neither overflow nor drown in what is left of the floor."""
+
 EXP_FLOOR = -700.0
 """exp is one to two orders of magnitude slower below this, where its value does not matter."""
 
@@ -129,8 +132,10 @@ def log_sum_exp(exponents: Floats) -> Floats:
     if exponents.shape[1] == 0:
         return np.full(len(exponents), -np.inf)
     top = exponents.max(axis=1)
-    reference = np.where(np.isneginf(top), 0.0, top)
-    exponents -= reference[:, None]
+    # Rows that exp can hold are left as they are, which saves a pass over nearly all tiles.
+    reference = np.where((np.abs(top) < EXP_SAFE) | np.isneginf(top), 0.0, top)
+    if reference.any():
+        exponents -= reference[:, None]
     np.maximum(exponents, EXP_FLOOR, out=exponents)
     total = np.exp(exponents, out=exponents).sum(axis=1)
     return np.where(np.isneginf(top), -np.inf, reference + np.log(total))
@@ -157,12 +162,12 @@ def relative_exponents(mixture: Mixture, own: Integers, noise: Floats) -> tuple[
     centres, points = mixture.points[own], mixture.points
     if mixture.radius <= GRAM_RADIUS:
         distances = centres @ points.T
-        distances -= mixture.half_squares
+        distances -= mixture.half_squares - mixture.log_weights
         distances -= mixture.half_squares[own, None]
     else:
         distances = cdist(centres, points, "sqeuclidean")
         distances *= -0.5
-    distances += mixture.log_weights
+        distances += mixture.log_weights
     rows = np.arange(len(own))
     with np.errstate(divide="ignore"):
         distances[rows, own] = np.log(mixture.weights[own] - 1.0)
@@ -196,7 +201,9 @@ def log_sums_of_others(mixture: Mixture, own: Integers, rng: np.random.Generator
     for rows, low, high in _tiles(mixture, own):
         noise = rng.standard_normal((rows.stop - rows.start, mixture.points.shape[1]))
         distances, projections = relative_exponents(mixture, own[rows], noise)
-        for side, exponents in enumerate((distances + projections, distances - projections)):
+        forward = distances + projections
+        backward = np.subtract(distances, projections, out=distances)
+        for side, exponents in enumerate((forward, backward)):
             same_class[side, rows] = log_sum_exp(exponents[:, low:high])
             below, above = log_sum_exp(exponents[:, :low]), log_sum_exp(exponents[:, high:])
             everyone[side, rows] = np.logaddexp(np.logaddexp(below, above), same_class[side, rows])

@@ -131,7 +131,9 @@ def _write(results: Results, file: h5py.File) -> None:
     checkpoints["epoch"] = np.array([np.nan if e is None else e for e in results.epochs])
     metrics = checkpoints.create_group("metrics")
     _put_text(metrics, "name", list(results.metrics))
-    metrics["value"] = np.array(list(results.metrics.values())).reshape(len(results.metrics), -1)
+    metrics["value"] = np.array(list(results.metrics.values()), np.float64).reshape(
+        len(results.metrics), len(results.steps)
+    )
     layers = file.create_group("layers")
     _put_text(layers, "key", list(results.layers))
     _put_text(layers, "name", list(results.layers.values()))

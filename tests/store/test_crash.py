@@ -3,14 +3,16 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from repstat import open_store
+from repstat.errors import ResourceError, StoreDamagedError
 from repstat.store import verify
-from tests.store.making import LAYERS, contents, flat, record, write, writer
+from tests.store.making import LAYERS, checkpoint, contents, flat, layer, record, write, writer
 
 ROOT = Path(__file__).parents[2]
 STEPS = range(40)
@@ -28,7 +30,7 @@ from repstat.store import verify
 from tests.store.making import record, writer
 path, folder, moments = Path(sys.argv[1]), sys.argv[2] == "True", random.Random(7)
 staged = path if folder else path.with_name("acts.h5.parts")
-for kills in range(25):
+for kills in range(10):
     committed = {p.name: p.read_bytes() for p in staged.glob("*.h5")} if staged.is_dir() else {}
     child = os.fork()
     if child == 0:
@@ -38,7 +40,7 @@ for kills in range(25):
                     record(into, step)
             into.finish()
         os._exit(0)
-    time.sleep(moments.uniform(0, 0.25))
+    time.sleep(moments.uniform(0, 0.3))
     os.kill(child, signal.SIGKILL)
     if os.WIFEXITED(os.waitpid(child, 0)[1]):
         break
@@ -53,7 +55,7 @@ print(kills, len(committed))
 
 @pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
 def test_kill_at_any_time(tmp_path: Path, folder: bool) -> None:
-    """Kills at seeded moments, up to 25 or until the store is complete; each run takes over from the last."""
+    """Up to 10 kills at seeded moments, or until the store is complete; each run takes over from the last."""
     path = tmp_path / "acts.h5"
     with run(KILL, path, folder) as process:
         output, errors = process.communicate(timeout=120)
@@ -109,8 +111,6 @@ def test_a_full_disk(tmp_path: Path, share: float) -> None:
 
 
 def test_a_disk_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from repstat.errors import ResourceError
-
     def fail(_: int) -> None:
         raise OSError(5, "Input/output error")
 
@@ -126,21 +126,13 @@ def test_the_disk_s_fault_is_not_a_model_s(tmp_path: Path) -> None:
     with (
         writer(tmp_path / "acts.h5") as into,
         pytest.raises(FileNotFoundError, match="model"),
-        into.checkpoint(into_checkpoint()),
+        into.checkpoint(checkpoint(0)),
     ):
         raise FileNotFoundError(2, "model")
 
 
-def into_checkpoint() -> object:
-    from tests.store.making import checkpoint
-
-    return checkpoint(0)
-
-
 def test_what_is_read_back_must_be_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that stores one bit otherwise, unnoticed by HDF5: the checkpoint is not committed."""
-    from repstat.errors import StoreDamagedError
-
     original, needle = os.pwrite, flat(10, LAYERS[0])[:2].tobytes()
 
     def write_wrongly(descriptor: int, data: memoryview, position: int) -> int:
@@ -194,11 +186,7 @@ def test_memory_is_a_few_batches(tmp_path: Path) -> None:
 
 
 def test_reading_a_layer_takes_little_more_than_the_layer(tmp_path: Path) -> None:
-    import tracemalloc
-
     n_units = 4000
-    from tests.store.making import checkpoint, layer
-
     with writer(tmp_path / "acts.h5", (0,), layers=(layer("L000", (n_units,)),)) as into:
         with into.checkpoint(checkpoint(0)) as part:
             part.write("L000", np.ones((20, n_units), np.float32))

@@ -163,6 +163,11 @@ def committed_type(file: h5py.File) -> None:
     file["layers/L000/value"] = np.dtype("<f4")
 
 
+def group_for_dataset(file: h5py.File) -> None:
+    del file["sample"]
+    file.create_group("sample")
+
+
 def deep(file: h5py.File) -> None:
     file.create_group("layers/L000/" + "/".join("x" * 200))
 
@@ -208,7 +213,7 @@ BREAKS = {
     ),
     "never written": (replaced("layers/L000/value", data=None, **WHOLE), "declares 720 bytes and stores 0"),
     "large chunk": (
-        replaced("layers/L000/value", data=None, chunks=(1, 1, 1, 2**25), **(WHOLE | {"shape": (3, 1, 20, 2**25)})),
+        replaced("layers/L000/value", data=np.ones((1, 1, 1, 2**24 + 1), "<f4"), chunks=(1, 1, 1, 2**24 + 1)),
         "larger than 64 MiB",
     ),
     "big-endian": (replaced("layers/L000/value", data=np.ones(SHAPE, ">f4")), "its type is none of"),
@@ -216,7 +221,7 @@ BREAKS = {
     "compound": (replaced("layers/L000/value", data=np.ones(SHAPE, [("a", "<f4")])), "its type is none of"),
     "opaque": (replaced("layers/L000/value", data=np.ones(SHAPE, "V2")), "its type is none of"),
     "variable-length": (replaced("checkpoints/source", data=["a", "b", "c"]), "its type is none of S"),
-    "samples disagree": (replaced("samples/label", data=np.arange(19)), "its shape is (19,), expected 20 samples"),
+    "samples disagree": (replaced("samples/label", data=np.arange(19)), "(19,), expected 20 samples"),
     "units disagree": (replaced("layers/L000/unit", data=np.arange(4)), "units of the layer"),
     "rank": (replaced("samples/index", data=np.zeros((20, 1), int)), "expected 1 dimensions"),
     "scalar": (replaced("samples/index", data=np.int64(3)), "samples/index"),
@@ -226,7 +231,7 @@ BREAKS = {
     "unknown attribute": (attribute("layers/L000", "more", np.int64(1)), "no attribute more"),
     "scale attribute on a group": (attribute("layers", "CLASS", np.int64(1)), "no attribute CLASS"),
     "committed type": (committed_type, "expected a dataset"),
-    "group for dataset": (lambda f: f.pop("sample") and f.create_group("sample") and None, "expected a dataset"),
+    "group for dataset": (group_for_dataset, "expected a dataset"),
     "dataset for group": (lambda f: f.create_dataset("layers/L002", data=1) and None, "expected a group"),
     "reserved": (named("/noise"), "noise: the format has nothing of this name"),
     "reserved in a layer": (named("L000/conditional"), "layers/L000/conditional: the format has nothing"),
@@ -253,7 +258,7 @@ BREAKS = {
     "deep JSON": (text("/", "identity", b"[" * 50_000), "it is not JSON"),
     "class names": (text("samples", "class_names", b"[1]"), "expected an array of strings"),
     "steps": (replaced("checkpoints/step", data=np.array([0, 200, 10])), "the steps do not increase"),
-    "negative step": (replaced("checkpoints/step", data=np.array([-1, 10, 200])), "the steps do not increase"),
+    "negative step": (replaced("checkpoints/step", data=np.array([-1, 10, 200])), "steps do not increase"),
     "scale": (replaced("sample", data=np.arange(1, 21)), "sample: the dimension scale differs"),
     "unit scale": (replaced("layers/L000/unit", data=np.arange(1, 4)), "the dimension scale is not 0, 1, 2"),
     "provenance": (replaced("checkpoints/provenance", data=np.array([0, 1, 3])), "there are 3 records"),
@@ -292,10 +297,10 @@ def test_metadata_are_hashed(copy: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_no_damage_of_one_byte_changes_a_number(copy: Path, rng: np.random.Generator) -> None:
-    """150 random bytes, seed of `rng`: each is noticed, or what is read is what was written."""
+    """100 random bytes, seed of `rng`: each is noticed, or what is read is what was written."""
     original = copy.read_bytes()
     noticed = 0
-    for position in rng.integers(0, len(original), 150):
+    for position in rng.integers(0, len(original), 100):
         damaged = bytearray(original)
         damaged[position] ^= 1 << int(rng.integers(8))
         copy.write_bytes(damaged)
@@ -307,7 +312,7 @@ def test_no_damage_of_one_byte_changes_a_number(copy: Path, rng: np.random.Gener
             for step in (0, 10, 200):
                 for one in LAYERS:
                     np.testing.assert_array_equal(store.layers[one.key].at(step=step).read(), flat(step, one))
-    assert noticed > 50
+    assert noticed > 30
 
 
 @pytest.mark.parametrize("key", ["L000", "L001"])

@@ -9,7 +9,7 @@ import pytest
 from repstat import merge, open_store
 from repstat.errors import StoreDamagedError, UsageError
 from repstat.store import verify
-from tests.store.making import LAYERS, contents, flat, layer, samples, write
+from tests.store.making import LAYERS, checkpoint, contents, flat, layer, samples, write, writer
 
 
 def test_a_merge_is_an_uninterrupted_run(tmp_path: Path) -> None:
@@ -30,8 +30,6 @@ def test_a_folder_becomes_a_file(tmp_path: Path) -> None:
 
 
 def test_realizations_are_merged(tmp_path: Path) -> None:
-    from tests.store.making import checkpoint, writer
-
     for step in (1, 2):
         with writer(tmp_path / f"{step}.h5", [step], n_realizations=2) as into:
             with into.checkpoint(checkpoint(step)) as part:
