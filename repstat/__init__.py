@@ -7,6 +7,8 @@ binning, and measure how representations cluster; every number with its error, c
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from repstat.version import __version__
+
 if TYPE_CHECKING:
     from repstat.adapter import AdapterOptions as AdapterOptions
     from repstat.analysis import analyze as analyze
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from repstat.store import open_store as open_store
     from repstat.store import verify as verify
     from repstat.store.results_file import open_results as open_results
-
-__version__ = "0.1.0"
 
 # Names load on first use: `import repstat` stays cheap, and `repstat --help` needs no numpy.
 _HOMES = {

@@ -13,9 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from repstat import __version__
 from repstat.clustering import Clustering, clustering, distance_edges
 from repstat.errors import UsageError
 from repstat.estimators import Binning, binned_mi, noisy_mi
@@ -24,6 +22,7 @@ from repstat.results import Estimate, Histogram, Results, Row
 from repstat.scales import NoiseLevel, parse_noise, pooled_std
 from repstat.selection import select_layers
 from repstat.store import LayerView, Store, open_store
+from repstat.version import __version__
 
 ESTIMATORS = ("noisy", "binned", "clustering")
 DEFAULT_BINNING = "count:30"
@@ -148,8 +147,7 @@ def analyze(
     """
     settings = _settings(noise_std, binning, estimators, tolerance, seed)
     opened = nullcontext(store) if isinstance(store, Store) else open_store(store)
-    # Matrix products here are small: BLAS threads wait for each other, up to 7 times longer on a busy machine.
-    with opened as source, threadpool_limits(1, user_api="blas"):
+    with opened as source:
         return _analyze(source, settings, layers, steps, progress or Silent())
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from repstat import __version__
 from repstat.adapter import Adapter, AdapterOptions, Array, InputSpec, Layer
 from repstat.discovery import open_model
 from repstat.errors import InputRefusedError, UsageError
@@ -21,6 +20,7 @@ from repstat.progress import Progress, Silent
 from repstat.selection import select_layers
 from repstat.steps import assign_steps
 from repstat.store import Checkpoint, Samples, StoreWriter, predicted_bytes
+from repstat.version import __version__
 
 BATCH_BYTES = 1 << 26
 """Inputs and activations of one batch stay below this; the runtime needs a few times as much."""

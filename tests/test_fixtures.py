@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 TANH, RELU, MODELS = (FIXTURES / name for name in ("twelve_bit", "twelve_bit_relu", "models"))
 CHECKPOINTS = sorted([*TANH.glob("step-*.onnx"), *RELU.glob("step-*.onnx")])
-MODEL_NAMES = (*("cnn", "residual", "two_inputs", "fixed_batch", "float64", "int64_input", "float16"),)
+MODEL_NAMES = ("cnn", "residual", "two_inputs", "fixed_batch", "float64", "int64_input", "float16")
+EXPORTED = [path for path in (FIXTURES / "exporters").iterdir() if path.suffix in {".npz", ".onnx"}]
 ONNX_FILES = [*CHECKPOINTS, *(MODELS / f"{name}.onnx" for name in MODEL_NAMES)]
 DTYPES = {"float": "f4", "double": "f8", "float16": "f2", "int64": "i8"}
 
@@ -71,7 +72,9 @@ def read_metrics(folder: Path) -> list[dict[str, str]]:
 
 def test_checksums_match_the_manifest() -> None:
     manifest = load("fixtures_manifest", FIXTURES / "manifest.py")
-    assert len(manifest.fixture_files()) == len(ONNX_FILES) + 3  # data.npz and two metrics.csv
+    assert (
+        len(manifest.fixture_files()) == len(ONNX_FILES) + len(EXPORTED) + 3
+    )  # data.npz and two metrics.csv
     assert (FIXTURES / "SHA256SUMS").read_text(encoding="utf-8") == manifest.checksums()
 
 

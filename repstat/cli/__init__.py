@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from repstat import __version__
 from repstat.errors import RepstatError
+from repstat.version import __version__
 
 COMMANDS = {
     "layers": "List the layers of a model.",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repstat import __version__
 from repstat.cli import printable
+from repstat.version import __version__
 
 if TYPE_CHECKING:
     from repstat.discovery import FoundAdapter

@@ -25,8 +25,8 @@ from scipy.spatial.distance import cdist
 
 from repstat.arrays import Floats, Integers, Matrix, binary_scale, centred_blocks
 
-TILE_ELEMENTS = 2**18
-"""Elements of one tile of exponents (2 MiB): near the second-level cache, and a bound on memory."""
+TILE_ELEMENTS = 2**17
+"""Elements of one tile of exponents (1 MiB): near the second-level cache, and a bound on memory."""
 
 GRAM_RADIUS = 2.0e4
 """Beyond this radius r (in noise_std) |a|^2 + |b|^2 - 2ab in float64 errs by 1e-6 nat or more (8 eps r^2)."""

@@ -63,7 +63,8 @@ def _short(value: Any) -> str:
 def _of_json(name: str, first: Any, second: Any) -> Iterator[Difference]:
     if isinstance(first, dict) and isinstance(second, dict):
         for key in sorted(first.keys() | second.keys()):
-            below = f"{name}.{key}" if name else key
+            printable = key if key.isprintable() else ascii(key)
+            below = f"{name}.{printable}" if name else printable
             yield from _of_json(below, first.get(key, _MISSING), second.get(key, _MISSING))
     elif isinstance(first, list) and isinstance(second, list):
         pairs = enumerate(zip_longest(first, second, fillvalue=_MISSING))

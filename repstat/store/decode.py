@@ -42,7 +42,7 @@ class _Decoder:
         found = metadata_digest(self._file)
         recorded = self._text(self._file, DIGEST)
         if found != recorded:
-            self._refuse("metadata", f"their SHA-256 is {found[:12]}…, recorded is {recorded[:12]}…")
+            self._refuse("metadata", f"their SHA-256 is {found[:12]}…, recorded is {recorded[:12]!a}…")
         layers = self._layers()
         samples = self._samples()
         checkpoints = self._checkpoints()

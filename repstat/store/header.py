@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 from h5py import h5a
 
-from repstat import __version__
 from repstat.adapter import Layer
 from repstat.store.rules import SCALE_ATTRIBUTES
 from repstat.store.schema import SCHEMA_VERSION, Checkpoint, Samples
 from repstat.store.values import ValueRecord
+from repstat.version import __version__
 
 Records = Mapping[str, Sequence[ValueRecord]]
 """By layer key, one record per checkpoint."""

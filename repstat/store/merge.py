@@ -79,7 +79,7 @@ def merge(
     return Path(out)
 
 
-def join(files: Sequence[StoreFile], output: Path) -> None:
+def join(files: Sequence[StoreFile], output: Path) -> StoreFile:
     """Copy the checkpoints of `files`, which are known to belong together, to a new file `output`.
 
     The caller holds the lock. Memory: a few MiB, whatever the size.
@@ -99,7 +99,7 @@ def join(files: Sequence[StoreFile], output: Path) -> None:
     try:
         for file in files:
             _copy(file, builder, position)
-        builder.commit()
+        return builder.commit()
     finally:
         builder.discard()
 

@@ -15,9 +15,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from repstat import __version__
 from repstat.errors import StoreDamagedError, UsageError
 from repstat.results import ROW_FIELDS, Histogram, Results, Row, Status
+from repstat.version import __version__
 
 SCHEMA = "repstat/results"
 SCHEMA_VERSION = (1, 0)

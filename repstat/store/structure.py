@@ -22,6 +22,7 @@ from repstat.store.schema import SCHEMA, SCHEMA_VERSION, SIGNATURE
 
 MAX_ATTRIBUTE_BYTES = 2**26
 SUPERBLOCK_VERSION = 3
+_LOCKING = (None, False, True, "best-effort")
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 """What h5py raises for a file that the library cannot make sense of."""
 
@@ -50,8 +51,19 @@ def broken(path: Path, place: str, why: str) -> StoreDamagedError:
 
 
 def open_for_reading(path: Path) -> h5py.File:
-    """Open a file of the format. It never changes under its name, so no lock of HDF5 is needed."""
-    return h5py.File(path, "r", locking=False, rdcc_nbytes=0)
+    """Open a file of the format, with whatever kind of HDF5 lock is to be had.
+
+    No lock is needed, since a file never changes under its name. But HDF5 refuses to open a file in two ways
+    at once, and somebody else in this process (xarray, say) may have it open already, or open it next.
+    """
+    *others, last = _LOCKING
+    for locking in others:
+        try:
+            return h5py.File(path, "r", locking=locking, rdcc_nbytes=0)
+        except OSError as error:
+            if "lock" not in str(error):
+                raise
+    return h5py.File(path, "r", locking=last, rdcc_nbytes=0)
 
 
 def check_structure(path: Path) -> None:

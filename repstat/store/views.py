@@ -130,7 +130,7 @@ class ActivationView:
         with self._opened(self._file) as handle:
             try:
                 yield handle["layers"][self._layer.key]["value"]
-            except OSError as error:
+            except (OSError, RuntimeError, KeyError) as error:
                 raise broken(self._file.path, place, f"HDF5 cannot read it ({describe(error)})") from error
 
 

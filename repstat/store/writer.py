@@ -267,8 +267,7 @@ class StoreWriter:
             sync_folder(self._output.parent)
             self._base = replace(sources[0], path=self._output)
         else:
-            join(sources, self._output)
-            self._base = load(self._output)
+            self._base = join(sources, self._output)
 
     def _clean_up(self) -> None:
         """Remove parts that the output holds."""

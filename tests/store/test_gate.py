@@ -163,6 +163,12 @@ def committed_type(file: h5py.File) -> None:
     file["layers/L000/value"] = np.dtype("<f4")
 
 
+def large_chunk(file: h5py.File) -> None:
+    del file["layers/L000/value"]
+    shape = (1, 1, 1, 2**24 + 1)
+    file.create_dataset("layers/L000/value", shape, "<f4", chunks=shape)
+
+
 def group_for_dataset(file: h5py.File) -> None:
     del file["sample"]
     file.create_group("sample")
@@ -212,10 +218,7 @@ BREAKS = {
         "declares 16888498602639360 bytes and stores 0",
     ),
     "never written": (replaced("layers/L000/value", data=None, **WHOLE), "declares 720 bytes and stores 0"),
-    "large chunk": (
-        replaced("layers/L000/value", data=np.ones((1, 1, 1, 2**24 + 1), "<f4"), chunks=(1, 1, 1, 2**24 + 1)),
-        "larger than 64 MiB",
-    ),
+    "large chunk": (large_chunk, "larger than 64 MiB"),
     "big-endian": (replaced("layers/L000/value", data=np.ones(SHAPE, ">f4")), "its type is none of"),
     "integers": (replaced("layers/L000/value", data=np.ones(SHAPE, "<i4")), "its type is none of f2, f4, f8"),
     "compound": (replaced("layers/L000/value", data=np.ones(SHAPE, [("a", "<f4")])), "its type is none of"),
@@ -359,6 +362,17 @@ def test_reading_leaves_the_file_alone(copy: Path) -> None:
     assert copy.stat().st_mtime_ns == before.st_mtime_ns
     assert copy.read_bytes() == content
     assert [entry.name for entry in copy.parent.iterdir()] == ["acts.h5"]
+
+
+@pytest.mark.parametrize("locking", [None, False, True, "best-effort"])
+def test_others_may_have_it_open(copy: Path, locking: Any) -> None:
+    with h5py.File(copy, locking=locking) as file, open_store(copy) as store:
+        np.testing.assert_array_equal(store.layers["L000"].at(step=10)[:], file["layers/L000/value"][1, 0])
+    with open_store(copy) as store:
+        view = store.layers["L000"].at(step=10)
+        first = view[0]
+        with h5py.File(copy) as file:
+            np.testing.assert_array_equal(file["layers/L000/value"][1, 0, 0], first)
 
 
 def test_a_gate_of_one_s_own(copy: Path) -> None:

@@ -189,6 +189,34 @@ def test_missing_steps_are_added(path: Path, folder: bool, tmp_path: Path) -> No
         assert contents(added) == contents(whole)
 
 
+def test_parts_left_behind_by_a_crash_after_the_rename_are_removed(path: Path) -> None:
+    interrupted(path)
+    shutil.move(path.with_name("acts.h5.parts"), path.with_name("kept"))
+    write(path)
+    shutil.move(path.with_name("kept"), path.with_name("acts.h5.parts"))
+    with writer(path, resume=True) as into:
+        assert into.complete
+    assert names(path.parent) == ["acts.h5"]
+
+
+def test_an_interrupt_leaves_no_trace_of_its_checkpoint(path: Path) -> None:
+    with writer(path) as into:
+        record(into, 0)
+        with pytest.raises(KeyboardInterrupt), into.checkpoint(checkpoint(10)):
+            raise KeyboardInterrupt
+        assert names(path.with_name("acts.h5.parts")) == ["step-000000000000.h5"]
+
+
+def test_finished_parts_beyond_the_steps_asked_for_are_kept(path: Path) -> None:
+    interrupted(path)
+    with writer(path, (0, 5)) as into:
+        assert into.done == {0, 10}
+        record(into, 5)
+        into.finish()
+    with open_store(path) as store:
+        assert store.steps == (0, 5, 10)
+
+
 def test_resuming_an_output_of_another_identity(path: Path, folder: bool) -> None:
     write(path, folder=folder)
     options = {"identity": {"noise_std": 0.1}, "folder": folder, "resume": True}
