@@ -31,7 +31,7 @@ stdout is data, stderr is talk. Every error reads
 
 def page() -> str:
     """Return the page as it must be now."""
-    parent = click.Context(cli, info_name="repstat", max_content_width=100, terminal_width=100)
+    parent = cli.make_context("repstat", [], resilient_parsing=True, terminal_width=100)
     sections = [HEAD, f"## repstat\n\n```text\n{cli.get_help(parent)}\n```\n"]
     for name in COMMANDS:
         command = cli.get_command(parent, name)

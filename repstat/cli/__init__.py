@@ -24,6 +24,14 @@ COMMANDS = {
 """The commands in the order of use, with the line that ``repstat --help`` shows."""
 
 
+HELP = """See what the layers of a neural network know while it learns.
+
+\b
+  repstat extract step-*.onnx --inputs data.npz   # activations of every hidden layer
+  repstat analyze acts.h5                         # estimates with errors, as a table
+"""
+
+
 class Terminated(BaseException):
     """SIGTERM arrived; unwinding removes temporary files."""
 
@@ -63,18 +71,14 @@ class LazyGroup(click.Group):
 
 
 @click.group(
+    help=HELP,
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="repstat")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error (anywhere on the line).")
 def cli(debug: bool) -> None:
-    r"""See what the layers of a neural network know while it learns.
-
-    \b
-      repstat extract step-*.onnx --inputs data.npz   # activations of every hidden layer -> acts.h5
-      repstat analyze acts.h5                         # estimates with errors -> a table, acts.results.h5
-    """
+    """Run the group; `--debug` is read in `_run`, wherever it stands."""
 
 
 def main(args: list[str] | None = None) -> NoReturn:

@@ -123,5 +123,5 @@ def disk_errors(output: Path, kept: Callable[[], str] = lambda: "") -> Iterator[
             what="the disk is full" if full else "the disk failed",
             path=output,
             why=error.strerror or str(error),
-            fix=kept() or ("Free some space and try again." if full else ""),
+            fix=f"{kept()} {'Free some space and run' if full else 'Run'} the same command again.".strip(),
         ) from error

@@ -25,9 +25,15 @@ class Parts:
         self.folder = folder
         self.files: list[StoreFile] = []
 
+    def create(self) -> None:
+        """Make the folder, durably, if it is not there."""
+        if not self.folder.is_dir():
+            self.folder.mkdir()
+            sync_folder(self.folder.parent)
+
     def load(
         self,
-        compare: Callable[[StoreFile], None],
+        take_over: Callable[[StoreFile], StoreFile],
         *,
         discard: bool = False,
         verify: bool = True,
@@ -36,8 +42,8 @@ class Parts:
 
         Parameters
         ----------
-        compare
-            Raises UsageError for a file that was made differently.
+        take_over
+            Returns the file to keep; raises UsageError for one that was made differently.
         discard
             Remove such files, and damaged ones, instead of refusing them.
         verify
@@ -48,14 +54,14 @@ class Parts:
         StoreDamagedError, UsageError
             For a file that is damaged, made differently, or of a step that another one has.
         """
+        self.files = []
         if not self.folder.is_dir():
             return
         for stale in stale_files(self.folder):
             stale.unlink()
         for path in sorted(entry for entry in self.folder.iterdir() if entry.suffix == ".h5"):
             try:
-                file = load(path)
-                compare(file)
+                file = take_over(load(path))
                 for problem in value_problems(file) if verify else ():
                     raise problem
             except (StoreDamagedError, UsageError):

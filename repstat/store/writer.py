@@ -163,8 +163,7 @@ class StoreWriter:
             if self._overwrite and self._swap.in_use():
                 self._parts = Parts(self._swap.staging)
         elif self._resume and self._output.is_file() and not self._output.is_symlink():
-            self._base = load(self._output)
-            self._compare(self._base)
+            self._base = self._compare(load(self._output))
         else:
             check_replaceable(self._output, overwrite=self._overwrite)
         staged = self._parts.folder != self._output
@@ -176,8 +175,8 @@ class StoreWriter:
         else:
             check_space(self._output, self.required_bytes)
 
-    def _compare(self, file: StoreFile) -> None:
-        """Refuse a file of an earlier run that was made differently."""
+    def _compare(self, file: StoreFile) -> StoreFile:
+        """Take over a file of an earlier run, unless it was made differently."""
         pattern = "{name} was {first}, now {second}"
         why = summary(differences(file.header, self._header), pattern)
         for checkpoint in file.header.checkpoints:
@@ -190,6 +189,7 @@ class StoreWriter:
                 why=why,
                 fix="Pass --overwrite to start again, or give another -o.",
             )
+        return file.sharing(self._header.samples)
 
     @contextmanager
     def checkpoint(self, checkpoint: Checkpoint) -> Iterator[CheckpointWriter]:
@@ -210,7 +210,7 @@ class StoreWriter:
             raise UsageError(what=f"cannot write step {step}", path=self._path, why=why)
         header = replace(self._header, checkpoints=(checkpoint,))
         with self._errors():
-            self._parts.folder.mkdir(exist_ok=True)
+            self._parts.create()
             builder = StoreFileBuilder(self._parts.folder / part_name(step), header)
         try:
             writer = CheckpointWriter(builder, header, self._errors)
@@ -227,7 +227,7 @@ class StoreWriter:
     def _kept(self) -> str:
         return (
             f"{len(self.done)} of {len(self.done.union(self._steps))} checkpoints are finished and kept in "
-            f"{self._parts.folder}; free some space and run the same command again to resume."
+            f"{self._parts.folder}."
         )
 
     def finish(self) -> Path:

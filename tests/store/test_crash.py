@@ -103,7 +103,7 @@ def test_a_full_disk(tmp_path: Path, share: float) -> None:
     finished = 1 if share < 1 else 3
     assert output.startswith("6 the disk is full in ")
     assert f"File too large. {finished} of 3 checkpoints are finished and kept in {path}.parts" in output
-    assert "run the same command again to resume" in output
+    assert "Free some space and run the same command again." in output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["acts.h5.parts", "one.h5"]
     assert len(list((tmp_path / "acts.h5.parts").iterdir())) == finished
     assert write(path) == path
