@@ -4,8 +4,10 @@ Two steps: `plan_extraction` opens the first model, checks everything against it
 be written; `run_extraction` computes and writes what is missing.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan, nan
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -180,6 +182,7 @@ def run_extraction(
         folder=folder,
         resume=resume,
         overwrite=overwrite,
+        checkpoint_sha256=_file_hashes(plan),
     )
     with writer:
         if writer.complete:
@@ -309,6 +312,16 @@ def _unmatched_metrics(
     return (f"no metrics for {len(missing)} of {len(steps)} checkpoints, the first at step {missing[0]}",)
 
 
+def _file_hashes(plan: Plan) -> dict[int, str]:
+    """Return the SHA-256 of each model file by step, so that a file changed since an interruption is noticed."""
+    hashes = {}
+    for model, step in zip(plan.models, plan.steps, strict=True):
+        if isinstance(model, str | PathLike) and Path(model).is_file():
+            with Path(model).open("rb") as file:
+                hashes[step] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
 def _record(plan: Plan, writer: StoreWriter, model: Any, step: int, progress: Progress) -> None:
     """Run all samples through one checkpoint and commit it."""
     adapter = open_model(model, plan.options)
@@ -316,10 +329,10 @@ def _record(plan: Plan, writer: StoreWriter, model: Any, step: int, progress: Pr
         layers = _matching_layers(plan, adapter, model)
         facts = dict(adapter.provenance())
         metrics = dict(plan.metrics.get(step, {}))
-        epoch = metrics.pop("epoch", None)
+        epoch = metrics.pop("epoch", nan)
         checkpoint = Checkpoint(
             step=step,
-            epoch=epoch,
+            epoch=None if isnan(epoch) else epoch,
             source=Path(model).name if isinstance(model, str | PathLike) else type(model).__name__,
             sha256=str(facts.get("sha256", "")),
             weights_sha256=str(facts.get("weights_sha256", "")),

@@ -1,4 +1,4 @@
-"""The results file: what an analysis found, as HDF5 columns (docs/store-format.md, "Results").
+"""The results file: what an analysis found, as HDF5 columns (docs/store-format.md, 9).
 
 Written whole to a temporary name, synced and renamed, like a store. Strings are fixed-length, a missing
 number is NaN, and nothing but this module knows the paths inside.
