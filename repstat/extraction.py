@@ -313,7 +313,7 @@ def _unmatched_metrics(
 
 
 def _file_hashes(plan: Plan) -> dict[int, str]:
-    """Return the SHA-256 of each model file by step, so that a file changed since an interruption is noticed."""
+    """Return the SHA-256 of each model file by step, to notice one that changed since an interruption."""
     hashes = {}
     for model, step in zip(plan.models, plan.steps, strict=True):
         if isinstance(model, str | PathLike) and Path(model).is_file():

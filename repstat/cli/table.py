@@ -23,7 +23,7 @@ MARKS = {
     Status.TOO_FEW_REALIZATIONS: "!",
     Status.UNDEFINED: "",
 }
-WIDE = 136
+WIDE = 140
 """Width of the whole table, and of what is printed where there is no terminal to ask."""
 
 
@@ -119,7 +119,7 @@ def _peak(series: Sequence[Row | None], results: Results) -> str:
     top = max(found, key=lambda row: row.value or 0.0)
     if top.status is Status.SATURATED:
         return "at its ceiling"
-    return f"{top.value:.3f} @ {results.steps[top.checkpoint]:,}"
+    return f"{number(top)} @ {results.steps[top.checkpoint]:,}"
 
 
 def _layer_label(layer: str, results: Results) -> Text:
