@@ -1,4 +1,7 @@
-"""``repstat extract``: activations of every hidden layer, of one or many checkpoints."""
+"""``repstat extract``: activations of every hidden layer, of one or many checkpoints.
+
+The command is long by its options, each of which is passed on once.
+"""
 
 import shlex
 import sys
@@ -99,8 +102,9 @@ def command(
     checkpoints are kept, and only what is missing is computed.
     """
     from repstat.cli.talk import Talk
-    from repstat.extraction import plan_extraction, run_extraction
+    from repstat.extraction import run_extraction
     from repstat.files import read_metrics
+    from repstat.plan import plan_extraction
     from repstat.steps import parse_steps
 
     if resume and overwrite:

@@ -1,0 +1,177 @@
+"""Check an extraction against its first model before anything is computed, and say how much it will write.
+
+`plan_extraction` is long by its signature: every option of an extraction passes through it once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repstat.adapter import Adapter, AdapterOptions, Array, Layer
+from repstat.discovery import open_model
+from repstat.errors import UsageError
+from repstat.inputs import Inputs, check_inputs, synthetic_inputs, with_labels
+from repstat.selection import select_layers
+from repstat.steps import assign_steps
+from repstat.store import Samples, predicted_bytes
+
+BATCH_BYTES = 1 << 26
+"""Inputs and activations of one batch stay below this; the runtime needs a few times as much."""
+MAX_BATCH = 4096
+PROBE_SAMPLES = 3
+STORED_DTYPES = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """An extraction that was checked against its first model and can be run."""
+
+    models: tuple[Any, ...]
+    steps: tuple[int, ...]
+    metrics: Mapping[int, Mapping[str, float]]
+    inputs: Inputs
+    inputs_sha256: str
+    input_entropy: float
+    layers: tuple[Layer, ...]
+    dtype: str | None
+    batch_size: int
+    seed: int
+    options: AdapterOptions
+    command: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the store that will be written."""
+        return predicted_bytes(self.inputs.n_samples, self.layers, len(self.models))
+
+    @property
+    def samples(self) -> Samples:
+        """The store's table of samples."""
+        return Samples(
+            index=np.arange(self.inputs.n_samples, dtype=np.int64),
+            labels=self.inputs.labels,
+            inputs_sha256=self.inputs_sha256,
+            inputs_source=self.inputs.source,
+            synthetic=self.inputs.synthetic,
+            class_names=self.inputs.class_names,
+            input_entropy=self.input_entropy,
+        )
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What two extractions must share for one to resume the other."""
+        return {
+            "inputs_sha256": self.inputs_sha256,
+            "layers": [
+                f"{x.key} {x.signature} {'x'.join(map(str, x.unit_shape))} {x.dtype.name}"
+                for x in self.layers
+            ],
+            "opt_level": self.options.opt_level,
+            "provider": self.options.provider,
+            "dtype": self.dtype or "native",
+            "synthetic": self.inputs.synthetic,
+        }
+
+
+def plan_extraction(
+    models: Sequence[Any],
+    inputs: Mapping[str, Array] | Array | None = None,
+    *,
+    labels: Array | Sequence[Any] | None = None,
+    layers: Sequence[str] = (),
+    steps: Sequence[int] | None = None,
+    metrics: Mapping[int, Mapping[str, float]] | None = None,
+    batch_size: int | None = None,
+    dtype: str | None = None,
+    cast: bool = False,
+    seed: int = 0,
+    options: AdapterOptions | None = None,
+    inputs_source: str = "arrays",
+    labels_source: str = "labels",
+    command: str = "",
+) -> Plan:
+    """Open the first model and check inputs, labels, layers and steps against it.
+
+    Parameters are those of `extract`.
+
+    Raises
+    ------
+    UsageError, InputRefusedError
+        Something does not fit; the message says what.
+    """
+    if not models:
+        raise UsageError(what="no model", why="at least one is needed", fix="Name a model file")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(what=f"batch size {batch_size} is too small", fix="Give at least 1")
+    if dtype is not None and dtype not in STORED_DTYPES:
+        raise UsageError(
+            what=f"cannot store activations as {dtype!r}", fix=f"Choose {', '.join(STORED_DTYPES)}"
+        )
+    options = options or AdapterOptions()
+    models, steps = _in_order(models, steps)
+    adapter = open_model(models[0], options)
+    try:
+        specs = adapter.inputs()
+        if inputs is None:
+            checked = synthetic_inputs(specs, seed=seed)
+        else:
+            named = inputs if isinstance(inputs, Mapping) else {"inputs": np.asarray(inputs)}
+            checked = check_inputs(named, specs, source=inputs_source, cast=cast)
+        checked = with_labels(checked, labels, labels_source)
+        found = adapter.layers(probe(adapter, checked))
+        chosen = _with_dtype(select_layers(found, layers), dtype)
+    finally:
+        adapter.close()
+    digest, entropy = checked.digest()
+    return Plan(
+        models=models,
+        steps=steps,
+        metrics=metrics or {},
+        inputs=checked,
+        inputs_sha256=digest,
+        input_entropy=entropy,
+        layers=chosen,
+        dtype=dtype,
+        batch_size=batch_size or _batch_size(checked, chosen),
+        seed=seed,
+        options=options,
+        command=command,
+        notes=(*checked.notes, *_unmatched_metrics(metrics, steps)),
+    )
+
+
+def _in_order(models: Sequence[Any], steps: Sequence[int] | None) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """Return models and steps sorted by step."""
+    paths = [Path(m) if isinstance(m, str | PathLike) else Path(f"model-{i}") for i, m in enumerate(models)]
+    assigned = assign_steps(paths, steps)
+    pairs = sorted(zip(assigned, range(len(models)), strict=True))
+    return tuple(models[i] for _, i in pairs), tuple(step for step, _ in pairs)
+
+
+def probe(adapter: Adapter, inputs: Inputs) -> dict[str, Array]:
+    """Return the first few samples: enough for a model to show the shapes it leaves open."""
+    return inputs.batch(adapter.inputs(), 0, min(PROBE_SAMPLES, inputs.n_samples))
+
+
+def _with_dtype(layers: Sequence[Layer], dtype: str | None) -> tuple[Layer, ...]:
+    return tuple(layers) if dtype is None else tuple(replace(x, dtype=np.dtype(dtype)) for x in layers)
+
+
+def _batch_size(inputs: Inputs, layers: Sequence[Layer]) -> int:
+    per_sample = sum(x.n_units * x.dtype.itemsize for x in layers)
+    per_sample += sum(a[:1].nbytes for a in inputs.arrays.values())
+    return int(np.clip(BATCH_BYTES // max(per_sample, 1), 1, min(MAX_BATCH, inputs.n_samples)))
+
+
+def _unmatched_metrics(
+    metrics: Mapping[int, Mapping[str, float]] | None, steps: Sequence[int]
+) -> tuple[str, ...]:
+    missing = [step for step in steps if step not in metrics] if metrics else []
+    if not missing:
+        return ()
+    return (f"no metrics for {len(missing)} of {len(steps)} checkpoints, the first at step {missing[0]}",)
