@@ -1,8 +1,8 @@
 """Mutual information through measurement noise: I(X;T) and I(Y;T) for T = S + N(0, noise_std^2 I).
 
 The gate of the method: it checks arguments, prepares the mixture, and says what may be claimed of the result.
-The mathematics is in `mixture` (one draw), `sampling` (many draws) and `bounds` (no draws). `noisy_mi` is long
-by its documentation.
+The mathematics is in `mixture` (one draw), `sampling` (many draws) and `bounds` (no draws). `noisy_mi` is
+long by its documentation.
 
 References
 ----------
