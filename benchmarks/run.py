@@ -149,7 +149,8 @@ def main() -> None:
 Written by `make bench`; read the ratios. One thread, CPU time, best of three, on {platform.machine()} with
 {cores} cores, Python {platform.python_version()}, numpy {np.__version__}. Peers sample {SUBSET} centres once;
 *time* is what each needs for a standard error of {TOLERANCE} nat. *Error* is against a run of repstat with
-a fifth of the tolerance; that of the peers carries their own Monte Carlo error at {SUBSET} samples.
+a fifth of the tolerance; that of the peers carries their own Monte Carlo error at {SUBSET} samples. Memory is
+what numpy and Python allocate; compiled code of scipy and scikit-learn allocates elsewhere.
 
 | data | estimator | error, nats | time | ratio | peak memory |
 |---|---|---:|---:|---:|---:|
