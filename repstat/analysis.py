@@ -1,100 +1,32 @@
 """Every layer at every checkpoint through the estimators and diagnostics: the trajectory of numbers.
 
-Layer by layer: a first pass over the checkpoints fixes what must be common to a trajectory (noise levels, bin
-and histogram edges), a second one computes. One cell, a layer at a checkpoint, depends on nothing but its
-values, these settings and the seed.
+Layer by layer, a first pass over the checkpoints fixes what must be common to a trajectory (noise levels,
+bin and histogram edges); then each layer at each checkpoint is a task of its own (`repstat.cell`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from repstat.clustering import Clustering, clustering, distance_edges
-from repstat.errors import UsageError
-from repstat.estimators import Binning, binned_mi, noisy_mi
+from repstat.cell import Outcome, Scales, Settings, Task, compute
+from repstat.clustering import Clustering, distance_edges
+from repstat.errors import ResourceError, UsageError
+from repstat.estimators import Binning
 from repstat.progress import Progress, Silent
-from repstat.results import Estimate, Histogram, Results, Row
-from repstat.scales import NoiseLevel, parse_noise, pooled_std
+from repstat.results import Histogram, Results
+from repstat.scales import parse_noise, pooled_std
 from repstat.selection import select_layers
 from repstat.store import LayerView, Store, open_store
 from repstat.version import __version__
+from repstat.workers import process_pool
 
 ESTIMATORS = ("noisy", "binned", "clustering")
 DEFAULT_BINNING = "count:30"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What to compute: noise levels, binnings, estimators, error and seed."""
-
-    noise: tuple[NoiseLevel, ...]
-    binnings: tuple[Binning, ...]
-    estimators: tuple[str, ...]
-    tolerance: float
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scales:
-    """What all checkpoints of one layer share: noise levels in activation units and edges."""
-
-    noise_std: tuple[float, ...]
-    bin_edges: tuple[Any, ...]
-    distance_edges: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One layer at one checkpoint: where a row belongs."""
-
-    checkpoint: int
-    step: int
-    epoch: float | None
-    layer: str
-    layer_name: str
-    values: NDArray[Any] = field(repr=False)
-
-    def row(
-        self,
-        quantity: str,
-        estimator: str,
-        estimate: Estimate,
-        *,
-        units: str = "nats",
-        noise_std: float | None = None,
-        noise_model: Literal["", "measurement", "network"] = "",
-        **params: Any,
-    ) -> Row:
-        """Return `estimate` as a row of this cell."""
-        return Row(
-            checkpoint=self.checkpoint,
-            step=self.step,
-            epoch=self.epoch,
-            layer=self.layer,
-            layer_name=self.layer_name,
-            quantity=quantity,
-            estimator=estimator,
-            value=estimate.value,
-            std_error=estimate.std_error,
-            lower_bound=estimate.lower_bound,
-            upper_bound=estimate.upper_bound,
-            ceiling=estimate.ceiling,
-            status=estimate.status,
-            units=units,
-            n_samples=estimate.n_samples,
-            n_units=estimate.n_units,
-            noise_std=noise_std,
-            noise_model=noise_model,
-            params=params,
-            reason=estimate.reason,
-            population_lower=estimate.population_lower,
-            population_upper=estimate.population_upper,
-        )
 
 
 def analyze(
@@ -107,6 +39,8 @@ def analyze(
     steps: Sequence[int] | None = None,
     tolerance: float = 0.01,
     seed: int = 0,
+    workers: int = 1,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Estimate mutual information and clustering for every layer of a store at every checkpoint.
@@ -129,7 +63,12 @@ def analyze(
     tolerance
         Standard error to reach, in nats.
     seed
-        Seed of the noise and of subsets of pairs.
+        Seed of the noise and of subsets of pairs. The same whatever the number of workers.
+    workers
+        Processes that compute, each one layer at one checkpoint at a time. A script that asks for more than
+        one must guard its own code by ``if __name__ == "__main__":``.
+    executor
+        Computes instead of processes started here; its workers must see the store under the same path.
     progress
         Receives progress and notes.
 
@@ -146,9 +85,10 @@ def analyze(
         The store is not sound; each layer is hashed while it is read.
     """
     settings = _settings(noise_std, binning, estimators, tolerance, seed)
+    pool = process_pool(workers) if executor is None and workers > 1 else nullcontext(executor)
     opened = nullcontext(store) if isinstance(store, Store) else open_store(store)
-    with opened as source:
-        return _analyze(source, settings, layers, steps, progress or Silent())
+    with opened as source, pool as runner:
+        return _analyze(source, settings, layers, steps, runner, progress or Silent())
 
 
 def _settings(
@@ -185,34 +125,34 @@ def _analyze(
     settings: Settings,
     layers: Sequence[str] | str,
     steps: Sequence[int] | None,
+    executor: Executor | None,
     progress: Progress,
 ) -> Results:
     selectors = [layers] if isinstance(layers, str) else layers
     views = select_layers(tuple(store.layers.values()), selectors)
     chosen = _choose_steps(store, steps)
-    labels = store.samples.labels
     progress.start("analysing", len(views) * len(chosen), "layers × checkpoints")
-    rows: list[Row] = []
-    histograms: list[Histogram] = []
-    for ordinal, view in enumerate(views):
-        scales = _fix_scales(view, chosen, settings)
-        clusterings = []
-        for position, step in enumerate(chosen):
-            checkpoint = store.checkpoints[store.steps.index(step)]
-            cell = Cell(position, step, checkpoint.epoch, view.key, view.name, view.at(step=step).read())
-            seed = int(np.random.SeedSequence([settings.seed, ordinal, step]).generate_state(1)[0])
-            rows += _information(cell, labels, scales, settings, seed, store.samples.input_entropy)
-            if "clustering" in settings.estimators:
-                found = clustering(cell.values, labels, seed=seed, distance_edges=scales.distance_edges)
-                rows += _clustering_rows(cell, found)
-                clusterings.append(found)
-            progress.advance(1)
-        histograms += _stack_histograms(view.key, clusterings)
+    tasks = (
+        Task(store.path, view.key, step, position, settings, scales)
+        for view in views
+        for scales in [_fix_scales(view, chosen, settings)]
+        for position, step in enumerate(chosen)
+    )
+    outcomes = []
+    for outcome in _computed(tasks, store, executor):
+        outcomes.append(outcome)
+        progress.advance(1)
+    per_layer = [outcomes[i : i + len(chosen)] for i in range(0, len(outcomes), len(chosen))]
+    labels = store.samples.labels
     checkpoints = [store.checkpoints[store.steps.index(step)] for step in chosen]
     names = dict.fromkeys(name for c in checkpoints for name in c.metrics)
     return Results(
-        rows=tuple(sorted(rows, key=lambda row: row.checkpoint)),
-        histograms=tuple(histograms),
+        rows=tuple(sorted((row for o in outcomes for row in o.rows), key=lambda row: row.checkpoint)),
+        histograms=tuple(
+            histogram
+            for view, found in zip(views, per_layer, strict=True)
+            for histogram in _stack_histograms(view.key, [o.clustering for o in found if o.clustering])
+        ),
         steps=tuple(chosen),
         epochs=tuple(c.epoch for c in checkpoints),
         metrics={n: tuple(c.metrics.get(n, float("nan")) for c in checkpoints) for n in names},
@@ -222,6 +162,26 @@ def _analyze(
         synthetic=store.synthetic,
         provenance=_provenance(store, settings),
     )
+
+
+def _computed(tasks: Iterable[Task], store: Store, executor: Executor | None) -> Iterator[Outcome]:
+    """Yield the outcomes in the order of the tasks."""
+    if executor is None:
+        yield from (compute(task, store) for task in tasks)
+        return
+    futures = [executor.submit(compute, task) for task in tasks]
+    try:
+        for future in futures:
+            yield future.result()
+    except BrokenExecutor:
+        raise ResourceError(
+            what="a worker process died",
+            why="the system may have run out of memory",
+            fix="Use fewer --workers",
+        ) from None
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def _choose_steps(store: Store, steps: Sequence[int] | None) -> tuple[int, ...]:
@@ -251,66 +211,6 @@ def _fix_scales(view: LayerView, steps: Sequence[int], settings: Settings) -> Sc
         ),
         distance_edges=distance_edges(blocks()) if "clustering" in settings.estimators else np.empty(0),
     )
-
-
-def _information(
-    cell: Cell,
-    labels: NDArray[np.int64] | None,
-    scales: Scales,
-    settings: Settings,
-    seed: int,
-    input_entropy: float | None,
-) -> Iterator[Row]:
-    """Yield the information rows of one cell."""
-    for level, std in zip(settings.noise, scales.noise_std, strict=True):
-        if "noisy" not in settings.estimators:
-            break
-        found = noisy_mi(
-            cell.values,
-            std,
-            labels=labels,
-            tolerance=settings.tolerance,
-            seed=seed,
-            input_entropy=input_entropy,
-        )
-        for quantity, estimate in (("mi_input", found.input), ("mi_label", found.label)):
-            if estimate is not None:
-                yield cell.row(
-                    quantity,
-                    "noisy_mi",
-                    estimate,
-                    noise_std=std,
-                    noise_model="measurement",
-                    noise=level.text,
-                    tolerance=settings.tolerance,
-                    seed=seed,
-                    n_draws=found.n_draws,
-                )
-    for binning, edges in zip(settings.binnings, scales.bin_edges, strict=True):
-        if "binned" not in settings.estimators:
-            break
-        binned = binned_mi(cell.values, labels, binning=binning, edges=edges, input_entropy=input_entropy)
-        for quantity, estimate in (
-            ("binned_mi_input", binned.input),
-            ("binned_mi_label", binned.label),
-        ):
-            if estimate is not None:
-                yield cell.row(quantity, "binned_mi", estimate, binning=str(binning), n_cells=binned.n_cells)
-
-
-def _clustering_rows(cell: Cell, found: Clustering) -> Iterator[Row]:
-    """Yield the rows of the clustering diagnostics of one cell."""
-    for quantity, estimate in found.estimates.items():
-        units = "activation" if quantity.endswith("_distance") else "1"
-        yield cell.row(
-            quantity,
-            "clustering",
-            estimate,
-            units=units,
-            n_total=found.n_total,
-            n_singletons=found.n_singletons,
-            n_zero_vectors=found.n_zero_vectors,
-        )
 
 
 def _stack_histograms(layer: str, clusterings: Sequence[Clustering]) -> Iterator[Histogram]:

@@ -4,7 +4,9 @@ Every error that repstat raises on purpose is a `RepstatError`. It carries an ex
 line and reads ``WHAT in FILE: PLACE: WHY. WHAT TO DO.`` Anything else that escapes is a bug.
 """
 
+from collections.abc import Callable, Mapping
 from os import PathLike, fspath
+from typing import Any
 
 
 class RepstatError(Exception):
@@ -39,7 +41,16 @@ class RepstatError(Exception):
         head = what if path is None else f"{what} in {fspath(path)}"
         text = ": ".join(part for part in (head, place, why) if part)
         sentences = [text, fix] if fix else [text]
+        self._facts = {"what": what, "why": why, "fix": fix, "path": path, "place": place}
         super().__init__(" ".join(s if s.endswith((".", "?", "!")) else f"{s}." for s in sentences))
+
+    def __reduce__(self) -> tuple[Callable[..., "RepstatError"], tuple[Any, ...]]:
+        """Rebuild from the keywords, so that an error crosses from a worker process."""
+        return _rebuild, (type(self), self._facts)
+
+
+def _rebuild(kind: type[RepstatError], facts: Mapping[str, Any]) -> RepstatError:
+    return kind(**facts)
 
 
 class UsageError(RepstatError, ValueError):

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from repstat.cli.options import layer_option
+from repstat.cli.options import layer_option, usable_cores
 from repstat.units import UNITS, Units
 
 if TYPE_CHECKING:
     from repstat.results import Results
+    from repstat.store import Store
+
+CELL_SAMPLES_PER_WORKER = 100_000
+"""Layers x checkpoints x samples that take a few times longer than starting a process (about a second)."""
 
 EPILOG = """\b
 Examples:
@@ -79,6 +83,11 @@ Examples:
     show_default=True,
     help="Standard error to reach, in nats.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that compute [default: one per usable core, fewer for small jobs].",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the noise.")
 def command(
     store: str,
@@ -93,6 +102,7 @@ def command(
     steps: str | None,
     units: Units,
     tolerance: float,
+    workers: int | None,
     seed: int,
 ) -> None:
     """Estimate what the layers in STORE know, checkpoint by checkpoint.
@@ -123,6 +133,7 @@ def command(
                 steps=_select_steps(steps, opened.steps),
                 tolerance=tolerance,
                 seed=seed,
+                workers=workers or _default_workers(opened),
                 progress=talk,
             )
     results.save(path, overwrite=overwrite)
@@ -135,6 +146,12 @@ def command(
         print_results(results, units)
     for written in filter(None, (path, csv_file)):
         click.echo(f"wrote {written}", err=True)
+
+
+def _default_workers(store: "Store") -> int:
+    """Return one per usable core, but none for what is computed before a process has started."""
+    cells = len(store.layers) * len(store.steps) * len(store.samples.index)
+    return min(usable_cores(), max(1, cells // CELL_SAMPLES_PER_WORKER))
 
 
 def _results_path(store: Path) -> Path:

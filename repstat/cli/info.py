@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from repstat.cli import printable
+from repstat.cli.options import usable_cores
 from repstat.version import __version__
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ def command(as_json: bool) -> None:
 
 
 def _facts() -> dict[str, object]:
-    import os
-
     import h5py
 
     from repstat.discovery import find_adapters
@@ -55,7 +54,7 @@ def _facts() -> dict[str, object]:
         "repstat": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "usable cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable cores": usable_cores(),
         "packages": {name: _version(name) for name in PACKAGES},
         "HDF5": h5py.version.hdf5_version,
         "adapters": adapters or {"none": "reinstall repstat: no adapter is registered"},

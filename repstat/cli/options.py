@@ -1,5 +1,6 @@
 """Options and helpers that several commands share."""
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
@@ -51,6 +52,11 @@ def layer_option(command: F) -> F:
         help="Layers to use; may be repeated: auto (hidden layers, the default), blocks (and residual "
         "joins), all (and the output), a key, a name, a glob, re:PATTERN, type:OP; -SEL leaves out.",
     )(command)
+
+
+def usable_cores() -> int:
+    """Return the cores this process may use, which a container's or a scheduler's mask may limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def human_bytes(n: float) -> str:

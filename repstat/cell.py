@@ -1,0 +1,199 @@
+"""One layer at one checkpoint through every estimator: the unit of work of an analysis.
+
+A `Task` holds plain values only and opens the store itself, so that it can be computed in another process:
+its outcome depends on the store, the settings and the seed, never on where or in which order it is computed.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repstat.clustering import Clustering, clustering
+from repstat.estimators import Binning, binned_mi, noisy_mi
+from repstat.results import Estimate, Row
+from repstat.scales import NoiseLevel
+from repstat.store import Store, open_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What to compute: noise levels, binnings, estimators, error and seed."""
+
+    noise: tuple[NoiseLevel, ...]
+    binnings: tuple[Binning, ...]
+    estimators: tuple[str, ...]
+    tolerance: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """What all checkpoints of one layer share: noise levels in activation units and edges."""
+
+    noise_std: tuple[float, ...]
+    bin_edges: tuple[Any, ...]
+    distance_edges: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One layer at one checkpoint: where a row belongs."""
+
+    checkpoint: int
+    step: int
+    epoch: float | None
+    layer: str
+    layer_name: str
+    values: NDArray[Any] = field(repr=False)
+
+    def row(
+        self,
+        quantity: str,
+        estimator: str,
+        estimate: Estimate,
+        params: Mapping[str, Any],
+        *,
+        units: str = "nats",
+        noise_std: float | None = None,
+        noise_model: Literal["", "measurement", "network"] = "",
+    ) -> Row:
+        """Return `estimate` as a row of this cell."""
+        return Row(
+            checkpoint=self.checkpoint,
+            step=self.step,
+            epoch=self.epoch,
+            layer=self.layer,
+            layer_name=self.layer_name,
+            quantity=quantity,
+            estimator=estimator,
+            value=estimate.value,
+            std_error=estimate.std_error,
+            lower_bound=estimate.lower_bound,
+            upper_bound=estimate.upper_bound,
+            ceiling=estimate.ceiling,
+            status=estimate.status,
+            units=units,
+            n_samples=estimate.n_samples,
+            n_units=estimate.n_units,
+            noise_std=noise_std,
+            noise_model=noise_model,
+            params=params,
+            reason=estimate.reason,
+            population_lower=estimate.population_lower,
+            population_upper=estimate.population_upper,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What to compute: a layer at a step of a store, at a position of the trajectory analysed."""
+
+    store: Path
+    layer: str
+    step: int
+    position: int
+    settings: Settings
+    scales: Scales
+
+    def seed(self, store: Store) -> int:
+        """Return the task's own seed; it stays when other layers or steps are analysed with it or not."""
+        key = [self.settings.seed, list(store.layers).index(self.layer), self.step]
+        return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a task gives: rows, and the pair summaries if clustering was asked for."""
+
+    rows: tuple[Row, ...]
+    clustering: Clustering | None
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path) -> Store:
+    # A worker process computes many tasks of one store; opening checks the whole file each time.
+    return open_store(path)
+
+
+def compute(task: Task, store: Store | None = None) -> Outcome:
+    """Compute one task, from `store` if it is open here already."""
+    store = store or _opened(task.store)
+    view, checkpoint = store.layers[task.layer], store.checkpoints[store.steps.index(task.step)]
+    values = view.at(step=task.step).read()
+    cell = Cell(task.position, task.step, checkpoint.epoch, view.key, view.name, values)
+    labels, seed = store.samples.labels, task.seed(store)
+    rows = list(_information(cell, labels, task, seed, store.samples.input_entropy))
+    found = None
+    if "clustering" in task.settings.estimators:
+        found = clustering(values, labels, seed=seed, distance_edges=task.scales.distance_edges)
+        rows += _clustering_rows(cell, found)
+    return Outcome(tuple(rows), found)
+
+
+def _information(
+    cell: Cell,
+    labels: NDArray[np.int64] | None,
+    task: Task,
+    seed: int,
+    input_entropy: float | None,
+) -> Iterator[Row]:
+    """Yield the information rows of one cell."""
+    settings, scales = task.settings, task.scales
+    for level, std in zip(settings.noise, scales.noise_std, strict=True):
+        if "noisy" not in settings.estimators:
+            break
+        found = noisy_mi(
+            cell.values,
+            std,
+            labels=labels,
+            tolerance=settings.tolerance,
+            seed=seed,
+            input_entropy=input_entropy,
+        )
+        for quantity, estimate in (("mi_input", found.input), ("mi_label", found.label)):
+            if estimate is not None:
+                yield cell.row(
+                    quantity,
+                    "noisy_mi",
+                    estimate,
+                    {
+                        "noise": level.text,
+                        "tolerance": settings.tolerance,
+                        "seed": seed,
+                        "n_draws": found.n_draws,
+                    },
+                    noise_std=std,
+                    noise_model="measurement",
+                )
+    for binning, edges in zip(settings.binnings, scales.bin_edges, strict=True):
+        if "binned" not in settings.estimators:
+            break
+        binned = binned_mi(cell.values, labels, binning=binning, edges=edges, input_entropy=input_entropy)
+        for quantity, estimate in (
+            ("binned_mi_input", binned.input),
+            ("binned_mi_label", binned.label),
+        ):
+            if estimate is not None:
+                params = {"binning": str(binning), "n_cells": binned.n_cells} | _notes(binned.notes)
+                yield cell.row(quantity, "binned_mi", estimate, params)
+
+
+def _clustering_rows(cell: Cell, found: Clustering) -> Iterator[Row]:
+    """Yield the rows of the clustering diagnostics of one cell."""
+    params = {
+        "n_total": found.n_total,
+        "n_singletons": found.n_singletons,
+        "n_zero_vectors": found.n_zero_vectors,
+    } | _notes(found.notes)
+    for quantity, estimate in found.estimates.items():
+        units = "activation" if quantity.endswith("_distance") else "1"
+        yield cell.row(quantity, "clustering", estimate, params, units=units)
+
+
+def _notes(notes: tuple[str, ...]) -> dict[str, Any]:
+    return {"notes": "; ".join(notes)} if notes else {}
