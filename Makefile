@@ -21,7 +21,7 @@ $(VENV)/.base: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
-# torch goes first and alone: a looser requirement would pull gigabytes of CUDA packages.
+# torch goes first, at its exact version: an index that offers a CPU build of it is then content with that one.
 $(VENV)/.dev: $(VENV)/.base
 	@echo "Adding the development tools and every framework (several GB) ..."
 	$(PIP) install --constraint constraints.txt torch

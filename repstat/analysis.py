@@ -7,6 +7,7 @@ bin and histogram edges); then each layer at each checkpoint is a task of its ow
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import nullcontext
+from math import isfinite
 from os import PathLike
 from typing import Any
 
@@ -32,9 +33,9 @@ DEFAULT_BINNING = "count:30"
 def analyze(
     store: Store | str | PathLike[str],
     *,
-    noise_std: str | float | Sequence[str | float] = "auto",
+    noise_std: str | float | Iterable[str | float] = "auto",
     binning: str | Binning | Sequence[str | Binning] = DEFAULT_BINNING,
-    estimators: Sequence[str] = ESTIMATORS,
+    estimators: str | Sequence[str] = ESTIMATORS,
     layers: Sequence[str] | str = ("all",),
     steps: Sequence[int] | None = None,
     tolerance: float = 0.01,
@@ -92,31 +93,37 @@ def analyze(
 
 
 def _settings(
-    noise_std: str | float | Sequence[str | float],
+    noise_std: str | float | Iterable[str | float],
     binning: str | Binning | Sequence[str | Binning],
-    estimators: Sequence[str],
+    estimators: str | Sequence[str],
     tolerance: float,
     seed: int,
 ) -> Settings:
+    if isinstance(estimators, str):
+        estimators = [word.strip() for word in estimators.split(",")]
     if unknown := [name for name in estimators if name not in ESTIMATORS]:
         raise UsageError(
             what=f"no estimator is called {unknown[0]!r}",
             why=f"the estimators are {', '.join(ESTIMATORS)}",
             fix="Choose some of them",
         )
-    if not (np.isfinite(tolerance) and tolerance > 0):
+    if not isinstance(tolerance, int | float) or not (isfinite(tolerance) and tolerance > 0):
         raise UsageError(
-            what=f"tolerance {tolerance} is not a positive number",
+            what=f"tolerance {tolerance!r} is not a positive number",
             why="it is the standard error to reach, in nats",
             fix="Give for example 0.01",
         )
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise UsageError(what=f"seed {seed!r} is not a whole number of at least 0", fix="Give for example 0")
     specs = [binning] if isinstance(binning, str | Binning) else binning
     return Settings(
         noise=parse_noise(noise_std),
-        binnings=tuple(spec if isinstance(spec, Binning) else Binning.parse(spec) for spec in specs),
-        estimators=tuple(estimators),
+        binnings=tuple(
+            dict.fromkeys(spec if isinstance(spec, Binning) else Binning.parse(spec) for spec in specs)
+        ),
+        estimators=tuple(dict.fromkeys(estimators)),
         tolerance=tolerance,
-        seed=seed,
+        seed=int(seed),
     )
 
 
@@ -128,6 +135,13 @@ def _analyze(
     executor: Executor | None,
     progress: Progress,
 ) -> Results:
+    if store.n_realizations > 1:
+        raise UsageError(
+            what="cannot analyse several realizations",
+            path=store.path,
+            why=f"the store holds {store.n_realizations} noisy passes per sample; one was expected",
+            fix="Extract without noise",
+        )
     selectors = [layers] if isinstance(layers, str) else layers
     views = select_layers(tuple(store.layers.values()), selectors)
     chosen = _choose_steps(store, steps)

@@ -130,8 +130,9 @@ def compute(task: Task, store: Store | None = None) -> Outcome:
     rows = list(_information(cell, labels, task, seed, store.samples.input_entropy))
     found = None
     if "clustering" in task.settings.estimators:
-        found = clustering(values, labels, seed=seed, distance_edges=task.scales.distance_edges)
-        rows += _clustering_rows(cell, found)
+        # One subset of the samples for the whole trajectory, where there are too many for all pairs.
+        found = clustering(values, labels, seed=task.settings.seed, distance_edges=task.scales.distance_edges)
+        rows += _clustering_rows(cell, found, task.settings.seed)
     return Outcome(tuple(rows), found)
 
 
@@ -183,10 +184,11 @@ def _information(
                 yield cell.row(quantity, "binned_mi", estimate, params)
 
 
-def _clustering_rows(cell: Cell, found: Clustering) -> Iterator[Row]:
+def _clustering_rows(cell: Cell, found: Clustering, seed: int) -> Iterator[Row]:
     """Yield the rows of the clustering diagnostics of one cell."""
     params = {
         "n_total": found.n_total,
+        "seed": seed,
         "n_singletons": found.n_singletons,
         "n_zero_vectors": found.n_zero_vectors,
     } | _notes(found.notes)

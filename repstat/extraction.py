@@ -226,16 +226,17 @@ def _matching_layers(plan: Plan, adapter: Adapter, model: Any) -> tuple[Layer, .
     place = str(model) if isinstance(model, str | PathLike) else None
     for wanted in plan.layers:
         here = found.get(wanted.key)
-        if here is None or (here.signature, here.unit_shape) != (
-            wanted.signature,
-            wanted.unit_shape,
-        ):
-            described = f"{here.signature} {here.unit_shape}" if here else "missing"
+        if here is None or _facts(here) != _facts(wanted):
             raise InputRefusedError(
                 what="the checkpoint's layers differ from the first one's",
                 path=place,
                 place=f"layer {wanted.key}",
-                why=f"found {described}, expected {wanted.signature} {wanted.unit_shape}",
+                why=f"found {_facts(here) if here else 'none'}, expected {_facts(wanted)}",
                 fix="Extract models of different architecture into different stores",
             )
     return tuple(found[wanted.key] for wanted in plan.layers)
+
+
+def _facts(layer: Layer) -> str:
+    """Return what a layer must share with the same layer of other checkpoints."""
+    return f"{layer.signature} {layer.unit_shape} {layer.source_dtype}"

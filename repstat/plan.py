@@ -18,6 +18,7 @@ from repstat.inputs import Inputs, check_inputs, synthetic_inputs, with_labels
 from repstat.selection import select_layers
 from repstat.steps import assign_steps
 from repstat.store import Samples, predicted_bytes
+from repstat.version import __version__
 
 BATCH_BYTES = 1 << 26
 """Inputs and activations of one batch stay below this; the runtime needs a few times as much."""
@@ -66,6 +67,8 @@ class Plan:
     def identity(self) -> Mapping[str, Any]:
         """What two extractions must share for one to resume the other."""
         return {
+            "repstat": __version__,
+            "seed": self.seed if self.inputs.synthetic else None,
             "inputs_sha256": self.inputs_sha256,
             "layers": [
                 f"{x.key} {x.signature} {'x'.join(map(str, x.unit_shape))} {x.dtype.name}"

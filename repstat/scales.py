@@ -4,7 +4,7 @@ A noise level is written ``0.1`` (activation units), ``0.1x`` (times the layer's
 over all checkpoints) or ``auto``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite, sqrt
 from typing import Any
@@ -59,14 +59,14 @@ class NoiseLevel:
         return float(f"{self.factor * spread:.{DIGITS}g}")
 
 
-def parse_noise(levels: str | float | Sequence[str | float]) -> tuple[NoiseLevel, ...]:
+def parse_noise(levels: str | float | Iterable[str | float]) -> tuple[NoiseLevel, ...]:
     """Read one noise level, a comma-separated list, or a sequence of them; ``auto`` means `AUTO`."""
     if isinstance(levels, str):
         words: list[str] = levels.split(",")
-    elif isinstance(levels, Sequence):
+    elif isinstance(levels, Iterable):
         words = [str(level) for level in levels]
     else:
-        words = [str(float(levels))]
+        words = [str(levels)]
     parsed = [
         NoiseLevel.parse(each) for word in words for each in (AUTO if word.strip() == "auto" else (word,))
     ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repstat.cli.options import layer_option, usable_cores
+from repstat.errors import UsageError
 from repstat.units import UNITS, Units
 
 if TYPE_CHECKING:
@@ -119,8 +120,9 @@ def command(
     path = Path(output) if output else _results_path(Path(store))
     with open_store(store) as opened:
         check_output(path, overwrite=overwrite)
+        _check_place(path, Path(store))
         if csv_file is not None:
-            _check_csv(Path(csv_file), overwrite=overwrite)
+            _check_csv(Path(csv_file), path, Path(store), overwrite=overwrite)
         with Talk() as talk:
             if opened.synthetic:
                 talk.note("WARNING: the store was made from synthetic inputs, not from data")
@@ -156,7 +158,20 @@ def _default_workers(store: "Store") -> int:
 
 def _results_path(store: Path) -> Path:
     """Return ``acts.results.h5`` for ``acts.h5`` or the folder ``acts/``."""
-    return store.with_name(f"{store.stem if store.suffix == '.h5' else store.name}.results.h5")
+    name = store.resolve().name
+    beside = store if store.name not in {"", ".", ".."} else store.resolve()
+    return beside.with_name(f"{name.removesuffix('.h5')}.results.h5")
+
+
+def _check_place(path: Path, store: Path) -> None:
+    """Refuse to write among the files of a folder store: it would hold a file that is none of its own."""
+    if path.resolve().parent == store.resolve() or any(path.resolve().parent.glob("step-????????????.h5")):
+        raise UsageError(
+            what="will not write the results",
+            path=path,
+            why="its folder is an activation store",
+            fix="Name a file elsewhere with -o",
+        )
 
 
 def _select_steps(text: str | None, steps: tuple[int, ...]) -> list[int] | None:
@@ -181,13 +196,24 @@ def _select_steps(text: str | None, steps: tuple[int, ...]) -> list[int] | None:
     return chosen
 
 
-def _check_csv(path: Path, *, overwrite: bool) -> None:
+def _check_csv(path: Path, results: Path, store: Path, *, overwrite: bool) -> None:
+    if path.resolve() in {results.resolve(), store.resolve()}:
+        msg = f"--csv {path} is the store or the results file; name another file"
+        raise click.UsageError(msg)
+    if path.is_file() and overwrite and not _is_ours(path):
+        msg = f"will not overwrite {path}: it is not a CSV of repstat; name another file"
+        raise click.UsageError(msg)
     if path.exists() and not overwrite:
         msg = f"{path} exists already; pass --overwrite, or name another file with --csv"
         raise click.UsageError(msg)
     if path.is_symlink() or path.is_dir() or not os.access(path.parent, os.W_OK):
         msg = f"cannot write {path}: it is a link or a folder, or its folder cannot be written"
         raise click.UsageError(msg)
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(b"checkpoint,step,")) == b"checkpoint,step,"
 
 
 def _write_csv(results: "Results", path: Path, units: Units) -> None:

@@ -1,6 +1,21 @@
 """Clustering of activations: distances and angles between samples, within classes and between them."""
 
+import sys
+from types import ModuleType
+from typing import Any
+
 from repstat.clustering.diagnostics import Clustering, clustering
 from repstat.clustering.summary import DistanceSummary, distance_edges
 
 __all__ = ["Clustering", "DistanceSummary", "clustering", "distance_edges"]
+
+
+class _CallableModule(ModuleType):
+    """Package and verb are both called `repstat.clustering`; importing one must not hide the other."""
+
+    def __call__(self, *args: Any, **options: Any) -> Clustering:
+        """Call `clustering`."""
+        return clustering(*args, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule
