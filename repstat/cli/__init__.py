@@ -32,6 +32,12 @@ HELP = """See what the layers of a neural network know while it learns.
 """
 
 
+_LEFT_BEHIND = (
+    "Nothing half-written is left; an extraction keeps its finished checkpoints, "
+    "and the same command goes on."
+)
+
+
 class Terminated(BaseException):
     """SIGTERM arrived; unwinding removes temporary files."""
 
@@ -104,19 +110,9 @@ def _run(arguments: list[str]) -> int:
     except RepstatError as error:
         return _say(str(error), error.exit_code, error, debug)
     except (KeyboardInterrupt, click.Abort) as error:
-        return _say(
-            "interrupted. Finished checkpoints are kept; the same command resumes.",
-            130,
-            error,
-            debug,
-        )
+        return _say(f"interrupted. {_LEFT_BEHIND}", 130, error, debug)
     except Terminated as error:
-        return _say(
-            "terminated. Finished checkpoints are kept; the same command resumes.",
-            143,
-            error,
-            debug,
-        )
+        return _say(f"terminated. {_LEFT_BEHIND}", 143, error, debug)
     except BrokenPipeError:
         # The reader of stdout went away (`| head -1`): not an error of ours, and nothing more to say there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
