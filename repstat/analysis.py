@@ -149,7 +149,7 @@ def _analyze(
     tasks = (
         Task(store.path, view.key, step, position, settings, scales)
         for view in views
-        for scales in [_fix_scales(view, chosen, settings)]
+        for scales in [_fix_scales(view, store.steps, settings)]
         for position, step in enumerate(chosen)
     )
     outcomes = []

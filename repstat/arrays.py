@@ -98,6 +98,12 @@ def class_indices(labels: ArrayLike, n_samples: int) -> Integers:
     UsageError
         If the labels are of another length, not one-dimensional, or not of a discrete type.
     """
+    if isinstance(labels, np.ma.MaskedArray):
+        raise UsageError(
+            what="labels are a masked array",
+            why="a sample without a label has no class",
+            fix="Select the labelled samples first and pass plain arrays.",
+        )
     array = np.asarray(labels)
     if array.ndim != 1:
         raise UsageError(

@@ -84,7 +84,7 @@ def open_model(source: object, options: AdapterOptions | None = None) -> Adapter
         No installed adapter reads it.
     """
     if isinstance(source, str | PathLike):
-        source = _existing_file(Path(fspath(source)))
+        source = existing_file(Path(fspath(source)))
     found = find_adapters()
     for adapter in found:
         if adapter.module is not None and adapter.module.accepts(source):
@@ -92,7 +92,8 @@ def open_model(source: object, options: AdapterOptions | None = None) -> Adapter
     raise _nobody(source, found)
 
 
-def _existing_file(path: Path) -> Path:
+def existing_file(path: Path) -> Path:
+    """Return `path` if it is a regular file, or say what it is."""
     if path.is_dir():
         raise UsageError(
             what="model is a folder",

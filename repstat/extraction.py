@@ -144,8 +144,8 @@ def run_extraction(
         if writer.complete:
             progress.note(f"{output} is complete already: nothing to do")
             return Path(output)
-        if writer.done:
-            progress.note(f"resuming: {len(writer.done)} of {len(plan.steps)} checkpoints are there")
+        if done := writer.done.intersection(plan.steps):
+            progress.note(f"resuming: {len(done)} of {len(plan.steps)} checkpoints are there")
         todo = [(m, s) for m, s in zip(plan.models, plan.steps, strict=True) if s not in writer.done]
         progress.start("extracting", len(todo) * plan.inputs.n_samples, "samples")
         for model, step in todo:
@@ -223,6 +223,13 @@ def _matching_inputs(plan: Plan, adapter: Adapter, model: Any) -> Sequence[Input
 def _matching_layers(plan: Plan, adapter: Adapter, model: Any) -> tuple[Layer, ...]:
     """Return this checkpoint's layers that are the plan's, or refuse it."""
     found = {layer.key: layer for layer in adapter.layers(probe(adapter, plan.inputs))}
+    if list(found) != list(plan.model_keys):
+        raise InputRefusedError(
+            what="the checkpoint's layers differ from the first one's",
+            path=str(model) if isinstance(model, str | PathLike) else None,
+            why=f"found {', '.join(found)}, expected {', '.join(plan.model_keys)}",
+            fix="Extract models of different architecture into different stores",
+        )
     place = str(model) if isinstance(model, str | PathLike) else None
     for wanted in plan.layers:
         here = found.get(wanted.key)

@@ -10,6 +10,7 @@ import numpy as np
 from repstat.adapter import Array
 from repstat.errors import InputRefusedError, UsageError
 
+_LABEL_HEADINGS = ("label", "labels", "class", "classes", "y", "target", "targets")
 _FORMATS = ".npy, .npz, FILE.h5:DATASET or .csv"
 
 
@@ -80,12 +81,18 @@ def _must_exist(path: Path) -> None:
         )
 
 
-def _unreadable(path: Path, error: Exception) -> InputRefusedError:
+def _unreadable(path: Path, error: Exception) -> InputRefusedError | UsageError:
+    if isinstance(error, PermissionError):
+        return UsageError(
+            what="cannot open the file", path=path, why="permission denied", fix="Check who may read it"
+        )
     if path.stat().st_size == 0:
         return InputRefusedError(
             what="cannot read the arrays", path=path, why="the file is empty", fix="Save it again"
         )
-    if "pickle" in str(error).lower() or "object" in str(error).lower():
+    with path.open("rb") as file:
+        known = file.read(6) in {b"\x93NUMPY", b"PK\x03\x04\x14\x00", b"PK\x03\x04-\x00"}
+    if known and ("pickle" in str(error).lower() or "object" in str(error).lower()):
         return InputRefusedError(
             what="cannot read the arrays",
             path=path,
@@ -93,6 +100,8 @@ def _unreadable(path: Path, error: Exception) -> InputRefusedError:
             fix="Save plain numeric arrays",
         )
     why = " ".join(str(error).split()) or type(error).__name__
+    if "pickle" in why:
+        why = f"it is not what its suffix {path.suffix} says"
     return InputRefusedError(
         what="cannot read the arrays", path=path, why=why, fix="Save it again; it may be truncated"
     )
@@ -109,16 +118,30 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 
 def _read_csv(path: Path) -> Array:
-    with path.open(encoding="utf-8-sig") as lines:
-        first = lines.readline().strip().split(",")
-    header = not all(_is_number(cell) for cell in first)
-    try:
-        table = np.loadtxt(path, delimiter=",", skiprows=int(header), ndmin=2, encoding="utf-8-sig")
-    except ValueError:
-        if len(first) > 1:
-            raise
-        words = np.loadtxt(path, delimiter=",", dtype=np.str_, encoding="utf-8-sig", ndmin=1)
-        return np.asarray(words)
+    """Read a table of numbers, with or without a header, or one column of words."""
+    import csv
+
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        cells = [[cell.strip() for cell in row] for row in csv.reader(lines) if row]
+    if not cells:
+        raise InputRefusedError(
+            what="cannot read the arrays", path=path, why="it has no lines", fix="Save it again"
+        )
+    header = not any(_is_number(cell) for cell in cells[0])
+    body = cells[1:] if header and any(_is_number(cell) for row in cells[1:2] for cell in row) else cells
+    if {len(row) for row in cells} == {1} and not all(_is_number(row[0]) for row in body):
+        words = [row[0] for row in cells]
+        return np.array(words[1:] if words[0].lower() in _LABEL_HEADINGS else words)
+    for number, row in enumerate(body, start=1 + len(cells) - len(body)):
+        if len(row) != len(cells[0]) or not all(_is_number(cell) for cell in row):
+            raise InputRefusedError(
+                what="cannot read the arrays",
+                path=path,
+                place=f"line {number}",
+                why=f"found {','.join(row)[:60]!r}, expected {len(cells[0])} numbers separated by commas",
+                fix="Correct the line",
+            )
+    table = np.array(body, dtype=np.float64)
     return table[:, 0] if table.shape[1] == 1 else table
 
 
@@ -164,8 +187,13 @@ def read_metrics(path: Path) -> Mapping[int, Mapping[str, float]]:
     """
     _must_exist(path)
     import csv
+    from io import StringIO
 
-    with path.open(encoding="utf-8-sig", newline="") as lines:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (UnicodeDecodeError, PermissionError) as error:
+        raise _unreadable(path, error) from None
+    with StringIO(text, newline="") as lines:
         reader = csv.DictReader(lines)
         columns = reader.fieldnames or []
         if "step" not in columns:

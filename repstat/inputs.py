@@ -23,6 +23,8 @@ FREE_LENGTH = 8
 MAX_IDS = 8
 """Synthetic integer inputs are drawn below this, small enough for any vocabulary."""
 BLOCK_BYTES = 1 << 24
+EXACT_INTEGERS = 2**53
+"""Floats of this size and above no longer tell neighbouring integers apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,16 +202,18 @@ def with_labels(inputs: Inputs, labels: Array | Sequence[Any] | None, source: st
             why=f"found {len(array)} labels for {inputs.n_samples} samples",
             fix="Give one label per sample, in the same order",
         )
-    if array.dtype.kind in "US":
-        names, classes = np.unique(array.astype(np.str_), return_inverse=True)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", "replace")
+    if array.dtype.kind == "U":
+        names, classes = np.unique(array, return_inverse=True)
         return replace(inputs, labels=classes.astype(np.int64), class_names=tuple(names.tolist()))
-    if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.floor(array)).all():
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iub":
+    whole = array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.floor(array)).all()
+    large = array.dtype.kind in "uf" and array.size and np.abs(array).max() >= EXACT_INTEGERS
+    if not (whole or array.dtype.kind in "iub") or large:
         raise InputRefusedError(
             what="labels are not classes",
             path=source,
-            why=f"found dtype {array.dtype}, expected integers or strings",
+            why=f"found {array.dtype} values{' of 2^53 and above' if large else ''}, expected whole numbers",
             fix="Give the class of each sample; bin a continuous target first",
         )
     return replace(inputs, labels=array.astype(np.int64))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from repstat.adapter import Adapter, AdapterOptions, Array, Layer
-from repstat.discovery import open_model
-from repstat.errors import UsageError
+from repstat.discovery import existing_file, open_model
+from repstat.errors import InputRefusedError, UsageError
 from repstat.inputs import Inputs, check_inputs, synthetic_inputs, with_labels
 from repstat.selection import select_layers
 from repstat.steps import assign_steps
@@ -38,6 +38,8 @@ class Plan:
     inputs_sha256: str
     input_entropy: float
     layers: tuple[Layer, ...]
+    model_keys: tuple[str, ...]
+    provider: str
     dtype: str | None
     batch_size: int
     seed: int
@@ -75,7 +77,7 @@ class Plan:
                 for x in self.layers
             ],
             "opt_level": self.options.opt_level,
-            "provider": self.options.provider,
+            "provider": self.provider,
             "dtype": self.dtype or "native",
             "synthetic": self.inputs.synthetic,
         }
@@ -117,9 +119,19 @@ def plan_extraction(
         )
     options = options or AdapterOptions()
     models, steps = _in_order(models, steps)
+    for model in models:
+        if isinstance(model, str | PathLike):
+            existing_file(Path(model))
     adapter = open_model(models[0], options)
     try:
         specs = adapter.inputs()
+        if not specs:
+            raise InputRefusedError(
+                what="the model has no input",
+                path=models[0] if isinstance(models[0], str | PathLike) else None,
+                why="its outputs are constants",
+                fix="Give a model that takes samples",
+            )
         if inputs is None:
             checked = synthetic_inputs(specs, seed=seed)
         else:
@@ -128,6 +140,7 @@ def plan_extraction(
         checked = with_labels(checked, labels, labels_source)
         found = adapter.layers(probe(adapter, checked))
         chosen = _with_dtype(select_layers(found, layers), dtype)
+        facts = adapter.provenance()
     finally:
         adapter.close()
     digest, entropy = checked.digest()
@@ -139,12 +152,18 @@ def plan_extraction(
         inputs_sha256=digest,
         input_entropy=entropy,
         layers=chosen,
+        model_keys=tuple(layer.key for layer in found),
+        provider=str(facts.get("provider", "")),
         dtype=dtype,
         batch_size=batch_size or _batch_size(checked, chosen),
         seed=seed,
         options=options,
         command=command,
-        notes=(*checked.notes, *_unmatched_metrics(metrics, steps)),
+        notes=(
+            *checked.notes,
+            *filter(None, [str(facts.get("run_batch_note", ""))]),
+            *_unmatched_metrics(metrics, steps),
+        ),
     )
 
 

@@ -77,7 +77,7 @@ def _from_names(paths: Sequence[Path]) -> tuple[int, ...]:
         if all(len(ms) == 1 for ms in labelled):
             return tuple(int(ms[0]["digits"]) for ms in labelled)
     if len(paths) == 1:
-        return (int(found[0][-1]["digits"]),) if len(found[0]) == 1 else (0,)
+        return (0,)  # a number alone may be a size or a version: resnet50
     columns = list(zip(*[[int(m["digits"]) for m in ms] for ms in found], strict=False))
     varying = [column for column in columns if len(set(column)) == len(paths)]
     if len(varying) != 1 or len({len(ms) for ms in found}) != 1:

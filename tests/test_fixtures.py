@@ -2,7 +2,6 @@
 
 import csv
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+
+from tests.optional import require
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 TANH, RELU, MODELS = (FIXTURES / name for name in ("twelve_bit", "twelve_bit_relu", "models"))
@@ -273,8 +274,7 @@ def binned_entropies(
 
 @pytest.mark.slow
 def test_training_again_gives_the_same_early_checkpoints(maker: ModuleType) -> None:
-    if os.environ.get("REPSTAT_REQUIRE_ALL") != "1":
-        pytest.importorskip("torch")
+    require("torch")
     n_compared = 0
     for run in maker.RUNS:
         for checkpoint in maker.train(run, maker.task.build()):

@@ -109,8 +109,9 @@ def test_labels(labels: np.ndarray, classes: list[int], names: tuple[str, ...]) 
     [
         (np.arange(4), "found 4 labels for 5 samples"),
         (np.eye(5), r"found \(5, 5\), expected \(5,\).* argmax"),
-        (np.array([0.5, 1, 2, 3, 4]), "labels are not classes in y.npy: found dtype float64"),
+        (np.array([0.5, 1, 2, 3, 4]), "labels are not classes in y.npy: found float64 values"),
         (np.array([np.nan, 1, 2, 3, 4]), "labels are not classes"),
+        (np.array([0, 1e30, 2, 3, 4]), r"found float64 values of 2\^53 and above"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels: np.ndarray, text: str) -> None:

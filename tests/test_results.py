@@ -1,6 +1,11 @@
-"""Rows, units, the results file and xarray."""
+"""Rows, units, the results file and xarray; long by the table of what can be wrong with a file."""
 
 import json
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from math import log
 from pathlib import Path
 
@@ -9,8 +14,14 @@ import numpy as np
 import pytest
 
 import repstat
-from repstat.errors import StoreDamagedError, UsageError
+from repstat.errors import LockedError, ResourceError, StoreDamagedError, UsageError
 from repstat.results import Estimate, Histogram, Results, Row, Status, saturates
+from repstat.store.encode import put_texts, texts
+from repstat.store.header import metadata_digest
+from repstat.store.lock import OutputLock
+from repstat.store.results_file import check_output
+from repstat.store.schema import LIBVER
+from tests.store.making import write
 
 HOSTILE = "=cmd|' /C calc'!A0 <script>\u202e 💥 " + "x" * 300
 
@@ -113,27 +124,266 @@ def test_nothing_is_overwritten_unasked(results: Results, tmp_path: Path) -> Non
 
 
 def test_what_is_no_results_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no such file"):
+    with pytest.raises(UsageError, match=r"there is no results file .*nothing\.h5"):
         repstat.open_results(tmp_path / "nothing.h5")
     (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(StoreDamagedError, match=r"cannot read the results in .*text\.h5"):
+    with pytest.raises(StoreDamagedError, match=r"text\.h5 is not a results file: it begins with b'hello'"):
         repstat.open_results(tmp_path / "text.h5")
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file.attrs["schema"] = "something else"
-    with pytest.raises(StoreDamagedError, match="found schema 'something else', expected 'repstat/results'"):
+    with h5py.File(tmp_path / "other.h5", "w", libver=LIBVER) as file:
+        put_texts(file, schema="something else")
+        file.attrs["schema_version"] = np.array([1, 0])
+    with pytest.raises(StoreDamagedError, match="its schema is 'something else', not 'repstat/results'"):
         repstat.open_results(tmp_path / "other.h5")
+    with pytest.raises(StoreDamagedError, match=r"not 'repstat/results': it is an activation store"):
+        repstat.open_results(write(tmp_path / "acts.h5", (0,)))
 
 
-def test_a_failed_write_leaves_nothing(results: Results, tmp_path: Path, monkeypatch) -> None:
-    from repstat.store import results_file
+def test_what_comes_back_is_said_otherwise_only_where_utf_8_has_no_form(
+    results: Results, tmp_path: Path
+) -> None:
+    """The name of a store that is not UTF-8 reaches Python as lone surrogates."""
+    name = os.fsdecode(b"na\xffme.h5")
+    odd = replace(results, provenance={"store": name}, layers={"L000": f"{name}\0é"})
+    path = tmp_path / os.fsdecode(b"na\xffme.results.h5")
+    again = repstat.open_results(odd.save(path))
+    assert again.provenance == {"store": name}
+    assert again.layers == {"L000": "na\ufffdme.h5\ufffdé"}
 
-    def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results_file, "_write", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+@pytest.mark.parametrize("missing", [("metrics",), ("rows", "histograms"), ("layers", "rows", "histograms")])
+def test_tables_without_rows(results: Results, tmp_path: Path, missing: tuple[str, ...]) -> None:
+    without: dict[str, object] = {name: type(getattr(results, name))() for name in missing}
+    path = replace(results, **without).save(tmp_path / "r.h5")
+    again = repstat.open_results(path)
+    assert {name: getattr(again, name) for name in missing} == without
+    with h5py.File(path) as file:
+        file.visititems(lambda _, item: isinstance(item, h5py.Group) or item.size or pytest.fail(item.name))
+
+
+def test_the_file_is_what_its_specification_says(results: Results, tmp_path: Path) -> None:
+    types = {}
+
+    def note(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        found = [(f"{name}@{key}", item.attrs.get_id(key).get_type()) for key in item.attrs]
+        types.update(found + ([(name, item.id.get_type())] if isinstance(item, h5py.Dataset) else []))
+
+    with h5py.File(results.save(tmp_path / "r.h5")) as file:
+        note("", file)
+        file.visititems(note)
+        text = bytes(file["provenance"][0]) + b"".join(file["rows/params"][...])
+        digest = metadata_digest(file)
+        assert file.attrs["metadata_sha256"].decode() == digest
+    for name, found in types.items():
+        if found.get_class() == h5py.h5t.STRING:
+            assert found.get_cset() == h5py.h5t.CSET_UTF8, name
+            assert not found.is_variable_str()
+        else:
+            assert found.equal(h5py.h5t.STD_I64LE) or found.equal(h5py.h5t.IEEE_F64LE), name
+    assert {"@synthetic", "@schema", "rows/value", "checkpoints/metrics/value"} < set(types)
+    assert text.isascii()
+
+
+def test_saving_is_synced_renamed_and_synced(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file reaches the disk before its name does, and the folder after."""
+    events: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    def note_rename(path: Path, target: Path) -> Path:
+        events.append(target.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_rename)
+    results.save(tmp_path / "r.h5")
+    assert events == ["file", "r.h5", "folder"]
+
+
+def test_what_is_read_back_must_be_what_was_written(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that stores one bit otherwise, unnoticed by HDF5."""
+    original, needle = os.pwrite, np.array([[1, 2], [3, 4]]).tobytes()
+
+    def write_wrongly(descriptor: int, data: memoryview, position: int) -> int:
+        content = bytearray(data)
+        if needle in content:
+            content[content.index(needle) + 5] ^= 1
+        return original(descriptor, content, position)
+
+    monkeypatch.setattr(os, "pwrite", write_wrongly)
+    with pytest.raises(StoreDamagedError, match=r"histograms/0000/counts: it reads differently"):
         results.save(tmp_path / "r.h5")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "open"])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_full_disk_leaves_what_was_there(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, exists: bool
+) -> None:
+    path = tmp_path / "r.h5"
+    if exists:
+        results.save(path)
+    before = {entry: entry.read_bytes() for entry in tmp_path.iterdir()}
+    original = getattr(os, call)
+
+    def full(*arguments: object, **options: object) -> object:
+        if call == "open" and ".tmp-" not in str(arguments[0]):
+            return original(*arguments, **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(
+        ResourceError, match=r"the disk is full in .*r\.h5: No space left on device"
+    ) as caught:
+        results.save(path, overwrite=True)
+    monkeypatch.undo()
+    assert caught.value.exit_code == 6
+    assert "The results were not saved. Free some space and run the same command again." in str(caught.value)
+    assert {entry: entry.read_bytes() for entry in tmp_path.iterdir()} == before
+
+
+def test_what_a_dead_process_left_is_removed(results: Results, tmp_path: Path) -> None:
+    (tmp_path / f"r.h5.tmp-{os.getpid()}").write_text("half")
+    (tmp_path / "r.h5.tmp-1").write_text("half")
+    (tmp_path / "r.h5.tmp-notes").write_text("mine")
+    results.save(tmp_path / "r.h5")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["r.h5", "r.h5.tmp-notes"]
+
+
+def test_two_do_not_write_one_file(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "r.h5"
+    with OutputLock(path), pytest.raises(LockedError, match="another process is writing in"):
+        check_output(path, overwrite=False)
+    results.save(path)
+
+
+@pytest.mark.parametrize("name", ["", "no/r.h5", "x" * 300, "a\0b"])
+def test_paths_that_cannot_be_written(results: Results, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot write the results in"):
+        results.save(tmp_path / name)
+    with (
+        pytest.raises(UsageError, match=r"there is no results file|cannot open")
+        if name
+        else (pytest.raises(StoreDamagedError, match="it is not a regular file"))
+    ):
+        repstat.open_results(tmp_path / name)
+
+
+def edit(path: Path, change: Callable[[h5py.File], object]) -> None:
+    """Change a file and make its hash right again: only the rule in question can refuse it."""
+    with h5py.File(path, "r+", libver=LIBVER) as file:
+        change(file)
+        with suppress(KeyError):  # of a link to nowhere
+            put_texts(file, metadata_sha256=metadata_digest(file))
+
+
+def replaced(name: str, values: object, **options: object) -> Callable[[h5py.File], object]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, data=values, **options)
+
+    return change
+
+
+def attribute(name: str, value: object, owner: str = "/") -> Callable[[h5py.File], object]:
+    return lambda file: file[owner].attrs.create(name, value)
+
+
+def linked(file: h5py.File) -> None:
+    del file["rows/step"]
+    file["rows/step"] = h5py.ExternalLink("/etc/other.h5", "/x")
+
+
+METRICS = "checkpoints/metrics"
+BREAKS = {
+    "another major": (attribute("schema_version", [9, 7]), "found format 9.7, this repstat reads 1.0 to 1.0"),
+    "newer minor": (attribute("schema_version", [1, 1]), "the results file has another version"),
+    "link": (linked, "rows/step: it is a link to elsewhere"),
+    "compressed": (replaced("rows/step", [1, 2, 3], compression="gzip"), "rows/step: it is filtered"),
+    "dtype": (replaced("rows/step", [1.0, 2.0, 3.0]), "rows/step: its type is none of i8"),
+    "unequal": (replaced("rows/step", [1, 2]), "rows/step: its shape is (2,), expected 3 rows"),
+    "missing column": (lambda f: f.pop("rows/step"), "rows: step is missing"),
+    "missing epochs": (lambda f: f.pop("checkpoints/epoch"), "checkpoints: epoch is missing"),
+    "missing group": (lambda f: f.pop("layers"), "layers is missing"),
+    "more": (lambda f: f.create_group("more"), "more: the format has nothing of this name"),
+    "bool": (attribute("synthetic", True), "@synthetic: the attribute has another type than i8"),
+    "synthetic": (attribute("synthetic", 2), "found 2, 4, 2"),
+    "n_samples": (attribute("n_samples", -1), "found 1, -1, 2"),
+    "status": (replaced("rows/status", texts(["ok", "fine", "ok"])), "rows/status: found 'fine'"),
+    "noise model": (replaced("rows/noise_model", texts(["", "", "x"])), "rows/noise_model: found 'x'"),
+    "layer": (replaced("rows/layer", texts(["L000", "L000", "L1"])), "rows/layer: found 'L1'"),
+    "checkpoint": (replaced("rows/checkpoint", [0, 1, 2]), "rows/checkpoint: found '2'"),
+    "negative": (replaced("rows/checkpoint", [0, 1, -1]), "rows/checkpoint: found '-1'"),
+    "not UTF-8": (
+        replaced("layers/name", np.array([b"\xff"], h5py.string_dtype("utf-8", 1))),
+        "layers/name: it is not UTF-8",
+    ),
+    "JSON": (replaced("rows/params", texts(["{}", "{", "{}"])), "rows/params: it is not JSON"),
+    "NaN in JSON": (replaced("provenance", texts(['{"a": NaN}'])), "provenance: it is not JSON"),
+    "deep JSON": (replaced("provenance", texts(["[" * 50_000])), "provenance: it is not JSON"),
+    "no object": (replaced("provenance", texts(["[1]"])), "provenance: expected a JSON object"),
+    "two provenances": (replaced("provenance", texts(["{}", "{}"])), "its shape is (2,), expected 1 entry"),
+    "metric names": (
+        lambda f: (
+            replaced(f"{METRICS}/name", texts(["a", "a"]))(f),
+            replaced(f"{METRICS}/value", np.ones((2, 2)))(f),
+        ),
+        "name: a name occurs twice",
+    ),
+    "metric shape": (replaced(f"{METRICS}/value", np.ones((1, 3))), " checkpoints. Do not use it"),
+    "edges": (replaced("histograms/0000/edges", np.arange(4.0)), "found 4 edges for counts of shape (2, 2)"),
+    "histogram": (
+        lambda f: put_texts(f["histograms/0000"], layer="L9"),
+        "histograms/0000 @layer: there is no layer 'L9'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_broken_rules(results: Results, tmp_path: Path, name: str) -> None:
+    path = results.save(tmp_path / "r.h5")
+    change, text = BREAKS[name]
+    edit(path, change)
+    with pytest.raises(StoreDamagedError) as caught:
+        repstat.open_results(path)
+    assert text in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert str(caught.value).isprintable()
+    results.save(path, overwrite=True)
+    assert repstat.open_results(path).to_rows() == results.to_rows()
+
+
+def test_an_edit_alone_is_sound(results: Results, tmp_path: Path) -> None:
+    path = results.save(tmp_path / "r.h5")
+    edit(path, replaced("rows/step", [10, 20, 10]))
+    assert repstat.open_results(path).to_rows() == results.to_rows()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_damage_changes_a_number(results: Results, tmp_path: Path, rng: np.random.Generator) -> None:
+    """500 random bit flips and truncations: each is noticed, or what is read is what was written."""
+    path = results.save(tmp_path / "r.h5")
+    original, expected = path.read_bytes(), repr(repstat.open_results(path))
+    noticed = 0
+    for number, position in enumerate(rng.integers(0, len(original), 500)):
+        damaged = bytearray(original)
+        if number % 5:
+            damaged[position] ^= 1 << int(rng.integers(8))
+        else:
+            del damaged[position:]
+        path.write_bytes(damaged)
+        try:
+            assert repr(repstat.open_results(path)) == expected
+        except StoreDamagedError:
+            noticed += 1
+    assert noticed > 200
 
 
 @pytest.mark.parametrize(

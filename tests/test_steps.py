@@ -13,7 +13,8 @@ from repstat.steps import assign_steps, parse_steps
     [
         (["step-000013.onnx", "step-000002.onnx"], (13, 2)),
         (["model.onnx"], (0,)),
-        (["resnet50.onnx"], (50,)),
+        (["resnet50.onnx"], (0,)),
+        (["net-step50.onnx"], (50,)),
         (["m2-a10.onnx", "m2-a9.onnx"], (10, 9)),
         (["v2_epoch1_step10.onnx", "v2_epoch2_step20.onnx"], (10, 20)),
         (["run3-epoch=4.onnx", "run3-epoch=12.onnx"], (4, 12)),

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -91,6 +92,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the code that docs/cli.md lists."""
     arguments = sys.argv[1:] if args is None else args
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a bar or a foreign name must not fail in LC_ALL=C
     sys.exit(_run(arguments))
 
 
@@ -101,8 +105,14 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
-        cli.main([a for a in arguments if a != "--debug"], prog_name="repstat", standalone_mode=False)
-        sys.stdout.flush()
+        # Not cli.main: it turns a closed stdout into exit code 1.
+        with cli.make_context("repstat", [a for a in arguments if a != "--debug"]) as context:
+            cli.invoke(context)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help(), err=True)
+        return 2
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
@@ -154,7 +164,9 @@ def _os_code(error: OSError) -> int:
 
     if error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.ENOMEM}:
         return 6
-    return 2 if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT} else 1
+    return (
+        2 if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG} else 1
+    )
 
 
 def printable(text: str) -> str:

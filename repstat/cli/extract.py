@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import click
 
-from repstat.cli.options import adapter_options, human_bytes, layer_option, model_options, plural
+from repstat.cli.options import adapter_options, layer_option, model_options, plural
+from repstat.units import format_bytes
 
 EPILOG = """\b
 Examples:
@@ -107,6 +108,9 @@ def command(
     from repstat.plan import plan_extraction
     from repstat.steps import parse_steps
 
+    if not output.strip("/") or Path(output).name in {"", ".", ".."}:
+        msg = f"-o {output!r} names no file; give for example -o acts.h5, or -o acts/ for a folder"
+        raise click.UsageError(msg)
     if resume and overwrite:
         msg = "--resume and --overwrite contradict each other: choose one"
         raise click.UsageError(msg)
@@ -137,7 +141,7 @@ def command(
             talk.note(note)
         talk.note(
             f"{plural(len(plan.layers), 'layer')} × {plural(plan.inputs.n_samples, 'sample')} × "
-            f"{plural(len(plan.models), 'checkpoint')} = {human_bytes(plan.n_bytes)}"
+            f"{plural(len(plan.models), 'checkpoint')} = {format_bytes(plan.n_bytes)}"
         )
         path = run_extraction(
             plan,

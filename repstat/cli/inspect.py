@@ -9,7 +9,6 @@ import click
 
 from repstat.cli import printable
 from repstat.cli.options import plural
-from repstat.errors import StoreDamagedError
 
 if TYPE_CHECKING:
     from repstat.results import Results
@@ -37,14 +36,10 @@ def command(file: str, as_json: bool) -> None:
 
 def _facts(path: Path) -> dict[str, Any]:
     from repstat.store import open_store
-    from repstat.store.results_file import open_results
+    from repstat.store.results_file import is_results, open_results
 
-    if path.is_file() and path.stat().st_size:
-        try:
-            return _results_facts(path, open_results(path))
-        except StoreDamagedError as error:
-            if error.what != "not a results file" and "HDF5" not in str(error):
-                raise
+    if is_results(path):
+        return _results_facts(path, open_results(path))
     with open_store(path) as store:
         return _store_facts(path, store)
 

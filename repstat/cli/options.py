@@ -59,15 +59,6 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def human_bytes(n: float) -> str:
-    """Return a size for people: ``3.2 GB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"
-
-
 def plural(n: int, noun: str) -> str:
     """Return ``1 layer`` or ``4,096 samples``."""
     return f"{n:,} {noun}" + ("" if n == 1 else "s")

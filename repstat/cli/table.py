@@ -76,15 +76,24 @@ def number(row: Row | None) -> str:
     return text + MARKS.get(row.status, "")
 
 
+class _Console(Console):
+    """A console that leaves a closed stdout to `repstat.cli`."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise it again instead of exiting with code 1."""
+        raise BrokenPipeError
+
+
 def print_results(results: Results, units: Units) -> None:
     """Print what an analysis found to stdout, for a person at a glance."""
     width = get_terminal_size().columns if Console().is_terminal else WIDE
-    console = Console(width=width, highlight=False)
+    console = _Console(width=width, highlight=False)
     layout = Layout(wide=width >= WIDE)
     rows = [row.in_units(units) for row in results.rows]
     known = f"{results.n_classes:,} classes" if results.n_classes != 1 else "1 class"
+    last = f" to {results.steps[-1]:,}" if len(results.steps) > 1 else ""
     console.print(
-        f"{plural(len(results.steps), 'checkpoint')}, step {results.steps[0]:,} to {results.steps[-1]:,}"
+        f"{plural(len(results.steps), 'checkpoint')}, step {results.steps[0]:,}{last}"
         f" · {plural(results.n_samples, 'sample')}, {known if results.n_classes else 'no labels'}"
         + (" · SYNTHETIC inputs" if results.synthetic else ""),
         style="bold",
@@ -130,7 +139,8 @@ def _layer_label(layer: str, results: Results) -> Text:
 def _table(title: str, columns: Sequence[Column]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading, justify in columns:
-        table.add_column(heading, justify=justify, no_wrap=True)
+        # A bar may be cut, a value may not: it would lose the mark that says it is saturated.
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=justify == "left")
     return table
 
 

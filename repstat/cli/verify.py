@@ -1,5 +1,7 @@
 """``repstat verify``: whether a store is sound."""
 
+import re
+
 import click
 
 from repstat.cli import printable
@@ -17,10 +19,11 @@ def command(store: str) -> None:
     for problem in problems:
         click.echo(printable(problem))
     if problems:
+        named = any(re.search(r": step \d+, layer ", problem) for problem in problems)
         raise StoreDamagedError(
             what=plural(len(problems), "problem"),
             path=store,
             why="the store is not sound",
-            fix="Extract the checkpoints named above again",
+            fix="Extract the checkpoints named above again" if named else "See above for what to do",
         )
     click.echo(f"{printable(store)}: sound", err=True)

@@ -94,6 +94,10 @@ def binned_mi(
     matrix = activation_matrix(activations)
     n_samples, n_units = matrix.shape
     rule = Binning.parse(binning) if isinstance(binning, str) else binning
+    if not isinstance(rule, Binning):
+        raise UsageError(
+            what=f"binning {binning!r} is not understood", fix="Pass a Binning, or text such as width:0.07."
+        )
     classes = None if labels is None else class_indices(labels, n_samples)
     ceiling = checked_ceiling(input_entropy, n_samples)
     given = None if edges is None else _checked_edges(edges, rule)

@@ -14,7 +14,7 @@ J. Stat. Mech. (2019) 124020, doi:10.1088/1742-5468/ab3985.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,8 @@ BinningKind = Literal["szt", "width", "count", "quantile"]
 MAX_QUANTILE_VALUES = 2**21
 """Values kept for quantile edges; longer trajectories are thinned evenly, to a mass error near 1e-3."""
 
+THINNING_KEY = 0x7175616E
+"""Seed of the thinning: edges are the same on every run."""
 _SYNTAX = "szt, width:W, count:N or quantile:N"
 
 
@@ -50,6 +52,23 @@ class Binning:
     bin_width: float | None = None
     n_bins: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a rule without its number, or with another's."""
+        needs = {"szt": (), "width": ("bin_width",), "count": ("n_bins",), "quantile": ("n_bins",)}
+        if self.kind not in needs:
+            raise UsageError(what=f"binning {self.kind!r} is not understood", why=f"expected {_SYNTAX}")
+        given = tuple(name for name in ("bin_width", "n_bins") if getattr(self, name) is not None)
+        if given != needs[self.kind]:
+            raise UsageError(
+                what=f"binning {self.kind!r} has the wrong parameters",
+                why=f"found {', '.join(given) or 'none'}, expected {', '.join(needs[self.kind]) or 'none'}",
+                fix=f"Write {_SYNTAX}",
+            )
+        if self.bin_width is not None:
+            _check_width(self.bin_width)
+        if self.n_bins is not None:
+            checked_integer("n_bins", self.n_bins, 1)
+
     @classmethod
     def szt(cls) -> Self:
         """30 edges from -1 to 1 as in Shwartz-Ziv & Tishby: 29 bins, and a cell for 1.0 and above.
@@ -67,8 +86,7 @@ class Binning:
         UsageError
             If `bin_width` is not positive and finite.
         """
-        if not (isfinite(bin_width) and bin_width > 0):
-            raise UsageError(what=f"bin_width must be > 0, got {bin_width:g}")
+        _check_width(bin_width)
         return cls("width", bin_width=float(bin_width))
 
     @classmethod
@@ -129,9 +147,9 @@ class Binning:
         if self.kind == "szt":
             return np.linspace(-1.0, 1.0, 30)
         if self.kind == "count":
-            return _equal_edges(blocks, self.n_bins or 1)
+            return _equal_edges(blocks, cast(int, self.n_bins))
         if self.kind == "quantile":
-            return _quantile_edges(blocks, self.n_bins or 1)
+            return _quantile_edges(blocks, cast(int, self.n_bins))
         return None
 
     def cells(self, matrix: Matrix, bin_edges: Floats | None) -> NDArray[np.integer]:
@@ -151,7 +169,7 @@ class Binning:
             If a width is so small that cell numbers overflow.
         """
         if bin_edges is None:
-            return _floor_cells(matrix, self.bin_width or 1.0)
+            return _floor_cells(matrix, cast(float, self.bin_width))
         cells = np.empty(matrix.shape, dtype=np.int32)
         for start in range(0, matrix.shape[1], 256):
             block = matrix[:, start : start + 256].astype(np.float64)
@@ -160,6 +178,12 @@ class Binning:
                 found[block == bin_edges[-1]] = len(bin_edges) - 1
             cells[:, start : start + 256] = found
         return cells.astype(np.uint8) if len(bin_edges) < 256 else cells
+
+
+def _check_width(bin_width: object) -> None:
+    number = isinstance(bin_width, int | float | np.number) and not isinstance(bin_width, bool)
+    if not number or not (isfinite(bin_width) and bin_width > 0):  # type: ignore[arg-type,operator]
+        raise UsageError(what=f"bin_width must be > 0, got {bin_width!r}")
 
 
 def _floor_cells(matrix: Matrix, bin_width: float) -> NDArray[np.integer]:
@@ -199,17 +223,17 @@ def _equal_edges(blocks: Iterable[ArrayLike], n_bins: int) -> Floats:
 
 def _quantile_edges(blocks: Iterable[ArrayLike], n_bins: int) -> Floats:
     kept: list[Floats] = []
-    stride, n_kept, n_seen = 1, 0, 0
+    # Chance thins evenly; any fixed stride favours some units where it divides their number.
+    rng = np.random.default_rng(THINNING_KEY)
+    share, n_kept = 1.0, 0
     for block in blocks:
         values = _finite_values(block)
-        thinned = values[(-n_seen) % stride :: stride]
-        n_seen += len(values)
-        kept.append(thinned)
-        n_kept += len(thinned)
+        kept.append(values if share == 1.0 else values[rng.random(len(values)) < share])
+        n_kept += len(kept[-1])
         while n_kept > MAX_QUANTILE_VALUES:
-            # An odd step meets every unit of a layer in turn; a step of two would drop half of them.
-            kept = [np.concatenate(kept)[::3]]
-            stride, n_kept = stride * 3, len(kept[0])
+            whole = np.concatenate(kept)
+            kept = [whole[rng.random(len(whole)) < 0.5]]
+            share, n_kept = share / 2.0, len(kept[0])
     if not n_kept:
         return np.array([0.0, 1.0])
     fractions = np.arange(n_bins + 1) / n_bins

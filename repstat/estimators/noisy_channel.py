@@ -130,7 +130,7 @@ def noisy_mi(
     noise_std = _positive("noise_std", noise_std, kind=" is a standard deviation and")
     tolerance = _positive("tolerance", tolerance)
     checked_integer("seed", seed, 0)
-    checked_integer("max_draws", max_draws, 4)
+    checked_integer("max_draws", max_draws, 16)
     ceiling = checked_ceiling(input_entropy, n_samples)
     classes = None if labels is None else class_indices(labels, n_samples)
     reason = nonfinite_reason(matrix)

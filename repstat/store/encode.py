@@ -26,7 +26,7 @@ def write_header(file: h5py.File, header: Header) -> dict[str, h5py.Dataset]:
     """
     file.attrs["schema_version"] = np.array(header.schema_version, dtype="<i8")
     created_at = header.created_at or datetime.now(UTC).isoformat(timespec="seconds")
-    _put_texts(
+    put_texts(
         file,
         schema=SCHEMA,
         created_at=created_at,
@@ -58,15 +58,15 @@ def write_records(file: h5py.File, records: Records) -> None:
     """Complete the file with what is known only when all activations are written."""
     for key, of_layer in records.items():
         group = file["layers"][key]
-        group["sha256"][...] = _texts([record.sha256 for record in of_layer])
+        group["sha256"][...] = texts([record.sha256 for record in of_layer])
         group["n_nan"][...] = [record.n_nan for record in of_layer]
         group["n_inf"][...] = [record.n_inf for record in of_layer]
-    _put_texts(file, **{DIGEST: metadata_digest(file)})
+    put_texts(file, **{DIGEST: metadata_digest(file)})
 
 
 def _write_samples(group: h5py.Group, header: Header, scales: "_Scales", sample: h5py.Dataset) -> None:
     samples = header.samples
-    _put_texts(
+    put_texts(
         group,
         inputs_sha256=samples.inputs_sha256,
         inputs_source=samples.inputs_source,
@@ -85,7 +85,7 @@ def _write_provenance(group: h5py.Group, header: Header) -> list[int]:
     texts = [to_json(c.provenance, what=f"provenance of step {c.step}") for c in header.checkpoints]
     ordinals = {text: ordinal for ordinal, text in enumerate(dict.fromkeys(texts))}
     for text, ordinal in ordinals.items():
-        _put_texts(group.create_group(f"{ordinal:04d}"), record=text)
+        put_texts(group.create_group(f"{ordinal:04d}"), record=text)
     return [ordinals[text] for text in texts]
 
 
@@ -101,9 +101,9 @@ def _write_checkpoints(
     columns: dict[str, Any] = {
         "step": np.array(header.steps, dtype="<i8"),
         "epoch": np.array(epochs, dtype="<f8"),
-        "source": _texts([c.source for c in found]),
-        "sha256": _texts([c.sha256 for c in found]),
-        "weights_sha256": _texts([c.weights_sha256 for c in found]),
+        "source": texts([c.source for c in found]),
+        "sha256": texts([c.sha256 for c in found]),
+        "weights_sha256": texts([c.weights_sha256 for c in found]),
         "provenance": np.array(records, dtype="<i8"),
     }
     for name, data in columns.items():
@@ -111,7 +111,7 @@ def _write_checkpoints(
     metrics = group.create_group("metrics")
     for ordinal, (name, values) in enumerate(metric_table(found).items()):
         dataset = metrics.create_dataset(f"M{ordinal:03d}", data=values)
-        _put_texts(dataset, name=name)
+        put_texts(dataset, name=name)
         scales.attach(dataset, checkpoint)
 
 
@@ -119,7 +119,7 @@ def _write_layer(group: h5py.Group, layer: Layer, order: int) -> None:
     group.attrs["order"] = np.array(order, dtype="<i8")
     if layer.unit_shape:
         group.attrs["unit_shape"] = np.array(layer.unit_shape, dtype="<i8")
-    _put_texts(
+    put_texts(
         group,
         name=layer.name,
         op=layer.op,
@@ -138,20 +138,22 @@ def _make_room(group: h5py.Group, layer: Layer, header: Header) -> h5py.Dataset:
 
 def _make_records(group: h5py.Group, n: int) -> tuple[h5py.Dataset, ...]:
     return (
-        group.create_dataset("sha256", data=_texts(["0" * 64] * n)),
+        group.create_dataset("sha256", data=texts(["0" * 64] * n)),
         group.create_dataset("n_nan", data=np.zeros(n, dtype="<i8")),
         group.create_dataset("n_inf", data=np.zeros(n, dtype="<i8")),
     )
 
 
-def _texts(texts: Sequence[str]) -> NDArray[Any]:
-    encoded = [to_text(text).encode() for text in texts]
+def texts(values: Sequence[str]) -> NDArray[Any]:
+    """Return text as it is stored, shape (values,)."""
+    encoded = [to_text(text).encode() for text in values]
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
-def _put_texts(owner: Any, **texts: str) -> None:
-    for name, text in texts.items():
-        value = _texts([text])[0]
+def put_texts(owner: Any, **attributes: str) -> None:
+    """Write text attributes of a group or dataset."""
+    for name, text in attributes.items():
+        value = texts([text])[0]
         owner.attrs.create(name, value, dtype=h5py.string_dtype("utf-8", max(1, len(value))))
 
 

@@ -78,7 +78,7 @@ def _lines(path: str, item: Any) -> Iterator[str]:
         if name not in SCALE_ATTRIBUTES and name != DIGEST:
             yield f"@{name} {_summary(raw_attribute(item, name))}"
     if isinstance(item, h5py.Dataset):
-        if path.endswith("/value"):
+        if path.startswith("/layers/") and path.endswith("/value"):
             yield f"={_type(item.dtype)} {_shape(item.shape)} -"
         else:
             yield f"={_summary(item[...])}"

@@ -58,13 +58,3 @@ def predicted_bytes(
         total += _LAYER_OVERHEAD + 8 * layer.n_units
         total += _BYTES_PER_CHECKPOINT_AND_LAYER * n_checkpoints
     return total
-
-
-def format_bytes(n: int) -> str:
-    """Write a size the way disks are sold: ``12.3 GB``."""
-    size = float(n)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -9,8 +9,8 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from repstat.errors import RepstatError, ResourceError, StoreDamagedError, UsageError
-from repstat.store.layout import format_bytes
 from repstat.store.structure import check_structure
+from repstat.units import format_bytes
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
@@ -72,7 +72,7 @@ def exists_already(output: Path) -> UsageError:
     """Return the error for an output that nobody allowed to replace."""
     return UsageError(
         what=f"{output} already exists",
-        fix="Pass --overwrite, or --resume to complete it, or give another -o.",
+        fix="Pass --overwrite, or give another -o; `extract --resume` completes a store.",
     )
 
 

@@ -1,39 +1,83 @@
-"""The results file: what an analysis found, as HDF5 columns (docs/store-format.md, 9).
+"""The results file: what an analysis found, as HDF5 columns (docs/store-format.md, section 9).
 
-Written whole to a temporary name, synced and renamed, like a store. Strings are fixed-length, a missing
-number is NaN, and nothing but this module knows the paths inside.
+It is written and judged as a store is: by the same staging, the same gate with rules of its own, and one
+hash. Nothing but this module knows the paths inside.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
-from repstat.errors import StoreDamagedError, UsageError
+from repstat.errors import UsageError
 from repstat.results import ROW_FIELDS, Histogram, Results, Row, Status
-from repstat.version import __version__
+from repstat.store.encode import put_texts, texts
+from repstat.store.header import CREATOR, DIGEST, metadata_digest, raw_attribute
+from repstat.store.lock import OutputLock
+from repstat.store.output import disk_errors
+from repstat.store.rules import Attribute, Data, Form, Group
+from repstat.store.schema import RESULTS_SCHEMA, RESULTS_VERSION, from_json, to_json
+from repstat.store.staging import StagedFile, stale_files
+from repstat.store.storefile import reading
+from repstat.store.structure import HDF5_ERRORS, broken, check_structure, open_for_reading
 
-SCHEMA = "repstat/results"
-SCHEMA_VERSION = (1, 0)
 _TEXT = (
-    "layer",
-    "layer_name",
-    "quantity",
-    "estimator",
-    "status",
-    "units",
-    "noise_model",
-    "params",
-    "reason",
-)
+    "layer", "layer_name", "quantity", "estimator", "status", "units", "noise_model", "params", "reason",
+)  # fmt: skip
 _INTEGERS = ("checkpoint", "step", "n_samples", "n_units")
 _NUMBERS = tuple(name for name in ROW_FIELDS if name not in (*_TEXT, *_INTEGERS))
+_NOISE_MODELS = ("", "measurement", "network")
+_ROOT_INTEGERS = ("synthetic", "n_samples", "n_classes")
+_HISTOGRAM_TEXT = ("layer", "quantity", "relation")
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+def _columns(kinds: Mapping[str, str], dims: tuple[str, ...]) -> dict[str, Data]:
+    """Rules of a table, which has no columns at all if it has no rows."""
+    return {name: Data((kind,), dims, required=False) for name, kind in kinds.items()}
+
+
+_HISTOGRAM = Group(
+    own=("e", "b"),
+    required=False,
+    attributes=dict.fromkeys(_HISTOGRAM_TEXT, Attribute()),
+    children={"edges": Data(("f8",), ("e",)), "counts": Data(("i8",), ("n", "b"))},
+)
+_ROOT = Group(
+    attributes={
+        **dict.fromkeys(("schema", "created_at", "creator", DIGEST), Attribute()),
+        **dict.fromkeys(_ROOT_INTEGERS, Attribute("i8")),
+        "schema_version": Attribute("i8", (2,)),
+    },
+    children={
+        "provenance": Data(("S",), ("1",)),
+        "rows": Group(
+            children=_columns(
+                dict.fromkeys(_TEXT, "S") | dict.fromkeys(_INTEGERS, "i8") | dict.fromkeys(_NUMBERS, "f8"),
+                ("r",),
+            )
+        ),
+        "checkpoints": Group(
+            children={
+                **_columns({"step": "i8", "epoch": "f8"}, ("n",)),
+                "metrics": Group(
+                    children=_columns({"name": "S"}, ("k",)) | _columns({"value": "f8"}, ("k", "n"))
+                ),
+            }
+        ),
+        "layers": Group(children=_columns({"key": "S", "name": "S"}, ("l",))),
+        "histograms": Group(children={"[0-9]{4,9}": _HISTOGRAM}),
+    },
+)
+RESULTS = Form(
+    RESULTS_SCHEMA, RESULTS_VERSION, _ROOT, "results file", "repstat analyze", "run repstat analyze again"
+)
 
 
 def save_results(results: Results, path: Path, *, overwrite: bool = False) -> Path:
@@ -44,105 +88,148 @@ def save_results(results: Results, path: Path, *, overwrite: bool = False) -> Pa
     UsageError
         `path` exists and `overwrite` is False, or is no results file and would be overwritten, or its
         folder cannot be written.
+    ResourceError, LockedError
+        The disk is full or failed, or another process writes `path`.
+    InputRefusedError
+        The parameters of a row or the provenance have no form in JSON.
     """
     check_output(path, overwrite=overwrite)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        with h5py.File(temporary, "x", libver=("v110", "v110")) as file:
-            _write(results, file)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+    columns = _encoded(results)
+    with disk_errors(path, lambda: "The results were not saved."), OutputLock(path):
+        check_output(path, overwrite=overwrite, probe=False)
+        for stale in stale_files(path.parent, path.name):
+            stale.unlink()
+        staged = StagedFile(path)
+        try:
+            _write(results, columns, staged.h5)
+            staged.seal()
+            _read_back(staged.path, columns)
+            staged.commit()
+        except BaseException as error:
+            cause = staged.failure
+            staged.discard()
+            raise error if cause is None else cause from None
     return path
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse a results path before the work that would be lost."""
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UsageError(
-            what="will not write the results", path=path, why="it is a link or not a regular file",
-            fix="Name another file with -o",
-        )  # fmt: skip
-    if path.exists() and not overwrite:
+def check_output(path: Path, *, overwrite: bool, probe: bool = True) -> None:
+    """Refuse a results path before the work that would be lost.
+
+    `probe` tries the lock as well, so that a folder which turns out to be unusable does so now.
+
+    Raises
+    ------
+    UsageError, ResourceError, LockedError
+        As in `save_results`.
+    """
+    exists = os.path.lexists(path)
+    if why := _why_unusable(path, exists):
+        raise UsageError(what="cannot write the results", path=path, why=why, fix="Name another file with -o")
+    if exists and not overwrite:
         raise UsageError(
             what="results exist already",
             path=path,
             why="nothing is overwritten unasked",
             fix="Pass --overwrite, or name another file with -o",
         )
-    if path.exists() and not _is_results(path):
+    if exists and not is_results(path):
         raise UsageError(
             what="will not overwrite a file that is not a results file",
             path=path,
-            why=f"it does not say {SCHEMA!r}",
+            why=f"it does not say {RESULTS_SCHEMA!r}",
             fix="Name another file with -o",
         )
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        why = "the folder cannot be written" if path.parent.is_dir() else "the folder does not exist"
-        raise UsageError(what="cannot write the results", path=path, why=why, fix="Name another with -o")
+    if probe:
+        with disk_errors(path), OutputLock(path):
+            pass
 
 
-def _is_results(path: Path) -> bool:
+def _why_unusable(path: Path, exists: bool) -> str:
+    if exists and (path.is_symlink() or not path.is_file()):
+        return "it is a link or not a regular file"
+    if not path.parent.is_dir():
+        return "the folder does not exist"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return "the folder cannot be written"
     try:
-        with h5py.File(path, "r") as file:
-            return bool(_attribute(file, "schema") == SCHEMA)
-    except OSError:
+        path.with_name(f"{path.name}.tmp-{2**31}").lstat()  # the longest name that will be made of it
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def is_results(path: Path) -> bool:
+    """Whether the file calls itself one, of whatever version and however damaged."""
+    try:
+        with open_for_reading(path) as file:
+            value = file.attrs["schema"]
+            return bool((value.decode() if isinstance(value, bytes) else value) == RESULTS_SCHEMA)
+    except HDF5_ERRORS:
         return False
 
 
-def _attribute(item: Any, name: str) -> Any:
-    value = item.attrs.get(name)
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _put_text(group: h5py.Group, name: str, values: Sequence[str]) -> None:
-    encoded = [value.encode() for value in values]
-    kind = h5py.string_dtype("utf-8", max([1, *map(len, encoded)]))
-    group.create_dataset(name, data=np.array(encoded, dtype=kind))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=False)
-
-
-def _write(results: Results, file: h5py.File) -> None:
-    file.attrs["schema"] = np.bytes_(SCHEMA)
-    file.attrs["schema_version"] = np.array(SCHEMA_VERSION)
-    file.attrs["created_at"] = np.bytes_(datetime.now(UTC).isoformat(timespec="seconds"))
-    file.attrs["creator"] = np.bytes_(f"repstat {__version__}")
-    file.attrs["synthetic"] = results.synthetic
-    file.attrs["n_samples"] = results.n_samples
-    file.attrs["n_classes"] = results.n_classes
-    _put_text(file, "provenance", [_json(dict(results.provenance))])
-    rows = file.create_group("rows")
-    for name in _INTEGERS:
-        rows[name] = np.array([getattr(row, name) for row in results.rows], dtype=np.int64)
-    for name in _NUMBERS:
-        values = [getattr(row, name) for row in results.rows]
-        rows[name] = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-    for name in _TEXT:
-        column = [getattr(row, name) for row in results.rows]
-        _put_text(rows, name, [_json(dict(v)) if name == "params" else str(v) for v in column])
-    checkpoints = file.create_group("checkpoints")
-    checkpoints["step"] = np.array(results.steps, dtype=np.int64)
-    checkpoints["epoch"] = np.array([np.nan if e is None else e for e in results.epochs])
-    metrics = checkpoints.create_group("metrics")
-    _put_text(metrics, "name", list(results.metrics))
-    metrics["value"] = np.array(list(results.metrics.values()), np.float64).reshape(
-        len(results.metrics), len(results.steps)
-    )
-    layers = file.create_group("layers")
-    _put_text(layers, "key", list(results.layers))
-    _put_text(layers, "name", list(results.layers.values()))
-    histograms = file.create_group("histograms")
+def _encoded(results: Results) -> Columns:
+    """Return every dataset by its path, as it is stored; a table without rows has none."""
+    rows, metrics = results.rows, results.metrics
+    columns: dict[str, NDArray[Any]] = {
+        "provenance": texts([to_json(results.provenance, what="the provenance of the results")])
+    }
+    if rows:
+        cells = {name: [getattr(row, name) for row in rows] for name in ROW_FIELDS}
+        cells["params"] = [to_json(params, what="the parameters of a row") for params in cells["params"]]
+        columns |= {f"rows/{name}": texts([str(text) for text in cells[name]]) for name in _TEXT}
+        columns |= {f"rows/{name}": np.array(cells[name], "<i8") for name in _INTEGERS}
+        columns |= {f"rows/{name}": _floats(cells[name]) for name in _NUMBERS}
+    if results.steps:
+        columns["checkpoints/step"] = np.array(results.steps, "<i8")
+        columns["checkpoints/epoch"] = _floats(results.epochs)
+    if metrics and results.steps:
+        columns["checkpoints/metrics/name"] = texts(list(metrics))
+        columns["checkpoints/metrics/value"] = np.stack([_floats(values) for values in metrics.values()])
+    if results.layers:
+        columns["layers/key"] = texts(list(results.layers))
+        columns["layers/name"] = texts(list(results.layers.values()))
     for number, histogram in enumerate(results.histograms):
-        group = histograms.create_group(f"{number:04d}")
-        for name in ("layer", "quantity", "relation"):
-            group.attrs[name] = np.bytes_(getattr(histogram, name))
-        group["edges"], group["counts"] = histogram.edges, histogram.counts
+        columns[f"histograms/{number:04d}/edges"] = np.asarray(histogram.edges, "<f8")
+        columns[f"histograms/{number:04d}/counts"] = np.asarray(histogram.counts, "<i8")
+    return columns
+
+
+def _floats(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in values], "<f8")
+
+
+def _write(results: Results, columns: Columns, file: h5py.File) -> None:
+    put_texts(
+        file,
+        schema=RESULTS_SCHEMA,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        creator=CREATOR,
+    )
+    file.attrs["schema_version"] = np.array(RESULTS_VERSION, dtype="<i8")
+    for name in _ROOT_INTEGERS:
+        file.attrs[name] = np.array(int(getattr(results, name)), dtype="<i8")
+    for group in ("rows", "checkpoints/metrics", "layers", "histograms"):
+        file.create_group(group)
+    for path, values in columns.items():
+        file.create_dataset(path, data=values)
+    for number, histogram in enumerate(results.histograms):
+        group = file[f"histograms/{number:04d}"]
+        put_texts(group, **{name: getattr(histogram, name) for name in _HISTOGRAM_TEXT})
+    put_texts(file, **{DIGEST: metadata_digest(file)})
+
+
+def _read_back(path: Path, columns: Columns) -> None:
+    """Refuse a file that does not say what was to be written."""
+    open_results(path)
+    with reading(path, form=RESULTS), open_for_reading(path) as file:
+        for name, values in columns.items():
+            if file[name][...].tobytes() != values.tobytes():
+                raise broken(path, name, "it reads differently from what was written", RESULTS)
 
 
 def open_results(path: str | os.PathLike[str]) -> Results:
@@ -153,77 +240,116 @@ def open_results(path: str | os.PathLike[str]) -> Results:
     UsageError
         There is no such file.
     StoreDamagedError
-        The file is not a results file, or not a sound one.
+        The file is not a results file, or not a sound one, or of another version.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UsageError(
-            what="results not found",
-            path=path,
-            why="there is no such file",
-            fix="Check the spelling",
+    check_structure(path, RESULTS)
+    with reading(path, form=RESULTS), open_for_reading(path) as file:
+        return _Decoder(path, file).results()
+
+
+class _Decoder:
+    """Reads one file whose structure has been checked; every complaint names the place."""
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self._path = path
+        self._file = file
+
+    def results(self) -> Results:
+        found, recorded = metadata_digest(self._file), self._attribute(self._file, DIGEST)
+        if found != recorded:
+            self._refuse("", f"its SHA-256 is {found[:12]}…, recorded is {recorded[:12]!a}…")
+        synthetic, n_samples, n_classes = (int(self._file.attrs[name]) for name in _ROOT_INTEGERS)
+        if synthetic not in (0, 1) or n_samples < 0 or n_classes < 0:
+            self._refuse("@synthetic @n_samples @n_classes", f"found {synthetic}, {n_samples}, {n_classes}")
+        steps = self._table("checkpoints", ("step", "epoch"))
+        metrics = self._table("checkpoints/metrics", ("name", "value"))
+        table = self._table("layers", ("key", "name"))
+        layers = self._distinct("layers/key", table["key"], table["name"])
+        return Results(
+            rows=self._rows(layers, steps["step"]),
+            histograms=self._histograms(layers, len(steps["step"])),
+            steps=tuple(steps["step"]),
+            epochs=tuple(_optional(epoch) for epoch in steps["epoch"]),
+            metrics=self._distinct("checkpoints/metrics/name", metrics["name"], map(tuple, metrics["value"])),
+            layers=layers,
+            n_samples=n_samples,
+            n_classes=n_classes,
+            synthetic=bool(synthetic),
+            provenance=self._object("provenance", self._column("provenance")[0]),
         )
-    try:
-        with h5py.File(path, "r") as file:
-            found = _attribute(file, "schema")
-            if found != SCHEMA:
-                raise StoreDamagedError(
-                    what="not a results file",
-                    path=path,
-                    why=f"found schema {found!r}, expected {SCHEMA!r}",
-                    fix="Make one with repstat analyze",
-                )
-            return _read(file)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, StoreDamagedError):
-            raise
-        raise StoreDamagedError(
-            what="cannot read the results", path=path, why=" ".join(str(error).split()),
-            fix="Run repstat analyze again",
-        ) from None  # fmt: skip
 
+    def _refuse(self, place: str, why: str) -> NoReturn:
+        raise broken(self._path, place, why, RESULTS)
 
-def _get_text(group: h5py.Group, name: str) -> list[str]:
-    return [value.decode() for value in group[name][...]]
+    def _attribute(self, item: Any, name: str) -> str:
+        return self._decoded(raw_attribute(item, name).tobytes(), f"{item.name} @{name}")
+
+    def _decoded(self, raw: bytes, place: str) -> str:
+        try:
+            return raw.rstrip(b"\0").decode()
+        except UnicodeDecodeError:
+            self._refuse(place.lstrip("/"), "it is not UTF-8")
+
+    def _object(self, place: str, text: str) -> dict[str, Any]:
+        try:
+            value = from_json(text)
+        except ValueError as error:
+            self._refuse(place, f"it is not JSON: {error}")
+        if not isinstance(value, dict):
+            self._refuse(place, "expected a JSON object")
+        return value
+
+    def _column(self, path: str) -> list[Any]:
+        values: list[Any] = self._file[path][...].tolist()
+        if self._file[path].dtype.kind == "S":
+            return [self._decoded(raw, path) for raw in values]
+        return values
+
+    def _table(self, group: str, names: Sequence[str]) -> dict[str, list[Any]]:
+        """Read all columns or, of a table without rows, none."""
+        missing = [name for name in names if name not in self._file[group]]
+        if 0 < len(missing) < len(names):
+            self._refuse(group, f"{missing[0]} is missing")
+        return {name: [] if missing else self._column(f"{group}/{name}") for name in names}
+
+    def _distinct(self, place: str, names: Sequence[str], values: Any) -> dict[str, Any]:
+        if len(set(names)) < len(names):
+            self._refuse(place, "a name occurs twice")
+        return dict(zip(names, values, strict=True))
+
+    def _rows(self, layers: Mapping[str, str], steps: Sequence[int]) -> tuple[Row, ...]:
+        columns = self._table("rows", ROW_FIELDS)
+        self._among("layer", columns["layer"], layers)
+        self._among("checkpoint", columns["checkpoint"], range(len(steps)))
+        self._among("status", columns["status"], tuple(map(str, Status)))
+        self._among("noise_model", columns["noise_model"], _NOISE_MODELS)
+        columns["status"] = list(map(Status, columns["status"]))
+        columns["params"] = [self._object("rows/params", text) for text in columns["params"]]
+        for name in _NUMBERS:
+            columns[name] = list(map(_optional, columns[name]))
+        return tuple(
+            Row(**dict(zip(columns, cells, strict=True))) for cells in zip(*columns.values(), strict=True)
+        )
+
+    def _among(self, name: str, values: Sequence[Any], known: Any) -> None:
+        for value in values:
+            if value not in known:
+                self._refuse(f"rows/{name}", f"found {str(value)[:60]!a}, expected one of {len(known)} known")
+
+    def _histograms(self, layers: Mapping[str, str], n_checkpoints: int) -> tuple[Histogram, ...]:
+        found = []
+        for name, group in self._file["histograms"].items():
+            edges, counts = group["edges"][...], group["counts"][...]
+            place = f"histograms/{name}"
+            if counts.shape != (n_checkpoints, len(edges) - 1):
+                self._refuse(place, f"found {len(edges)} edges for counts of shape {counts.shape}")
+            layer, quantity, relation = (self._attribute(group, text) for text in _HISTOGRAM_TEXT)
+            if layer not in layers:
+                self._refuse(f"{place} @layer", f"there is no layer {layer[:60]!a}")
+            found.append(Histogram(layer, quantity, relation, edges, counts))
+        return tuple(found)
 
 
 def _optional(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _read(file: h5py.File) -> Results:
-    rows = file["rows"]
-    columns: dict[str, Sequence[Any]] = {name: rows[name][...].tolist() for name in _INTEGERS}
-    columns |= {name: [_optional(v) for v in rows[name][...]] for name in _NUMBERS}
-    columns |= {name: _get_text(rows, name) for name in _TEXT}
-    columns["status"] = [Status(text) for text in columns["status"]]
-    columns["params"] = [json.loads(text) for text in columns["params"]]
-    checkpoints, layers = file["checkpoints"], file["layers"]
-    names = _get_text(checkpoints["metrics"], "name")
-    metrics: Mapping[str, tuple[float, ...]] = {
-        name: tuple(values.tolist())
-        for name, values in zip(names, checkpoints["metrics/value"][...], strict=True)
-    }
-    return Results(
-        rows=tuple(
-            Row(**dict(zip(columns, cells, strict=True))) for cells in zip(*columns.values(), strict=True)
-        ),
-        histograms=tuple(
-            Histogram(
-                layer=_attribute(group, "layer"),
-                quantity=_attribute(group, "quantity"),
-                relation=_attribute(group, "relation"),
-                edges=group["edges"][...],
-                counts=group["counts"][...],
-            )
-            for group in file["histograms"].values()
-        ),
-        steps=tuple(checkpoints["step"][...].tolist()),
-        epochs=tuple(_optional(e) for e in checkpoints["epoch"][...]),
-        metrics=metrics,
-        layers=dict(zip(_get_text(layers, "key"), _get_text(layers, "name"), strict=True)),
-        n_samples=int(file.attrs["n_samples"]),
-        n_classes=int(file.attrs["n_classes"]),
-        synthetic=bool(file.attrs["synthetic"]),
-        provenance=json.loads(_get_text(file, "provenance")[0]),
-    )
+    return None if np.isnan(value) else value

@@ -6,13 +6,16 @@ Reserved for a later minor version, and so far refused: /noise, /conditional, /l
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from repstat.store.schema import LAYER_KEY
+from repstat.store.schema import LAYER_KEY, SCHEMA, SCHEMA_VERSION
 
 SCALE_ATTRIBUTES = frozenset({"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"})
 """Of the HDF5 dimension scale specification: permitted on datasets, written for other tools, never read."""
 
-SYMBOLS = {"n": "checkpoints", "R": "realizations", "m": "samples", "d": "units of the layer"}
-"""Lengths that recur; `d` is another one in every layer."""
+SYMBOLS = {
+    "n": "checkpoints", "R": "realizations", "m": "samples", "d": "units of the layer",
+    "r": "rows", "k": "metrics", "l": "layers", "e": "edges", "b": "bins", "1": "entry",
+}  # fmt: skip
+"""Lengths that recur, in a store (first line) and in a results file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +39,29 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Attributes of a group, and its children by regular expression."""
+    """Attributes of a group, its children by regular expression, and the lengths that are its own."""
 
     children: Mapping[str, "Group | Data"] = field(default_factory=dict)
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     required: bool = True
+    own: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A kind of file: what it calls itself, the newest version that is read, its rules, its maker."""
+
+    schema: str
+    version: tuple[int, int]
+    root: Group
+    short: str
+    command: str
+    remedy: str
 
 
 _TEXT, _INTEGER = Attribute(), Attribute("i8")
 LAYER = Group(
+    own=("d",),
     attributes={
         **dict.fromkeys(("name", "op", "kind", "source_dtype", "signature"), _TEXT),
         "order": _INTEGER,
@@ -92,3 +109,4 @@ ROOT = Group(
         "provenance": Group(children={"[0-9]{4,9}": Group(attributes={"record": _TEXT})}),
     },
 )
+STORE = Form(SCHEMA, SCHEMA_VERSION, ROOT, "store", "repstat extract", "extract it again")

@@ -15,6 +15,9 @@ from repstat.errors import InputRefusedError
 
 SCHEMA = "repstat/activation-store"
 SCHEMA_VERSION = (1, 0)
+RESULTS_SCHEMA = "repstat/results"
+RESULTS_VERSION = (1, 0)
+KINDS = {SCHEMA: "an activation store", RESULTS_SCHEMA: "a results file"}
 LIBVER = ("v110", "v110")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 

@@ -10,6 +10,7 @@ import h5py
 from repstat.errors import RepstatError, StoreDamagedError
 from repstat.store.decode import read_header
 from repstat.store.header import Header, Records
+from repstat.store.rules import STORE, Form
 from repstat.store.schema import Samples
 from repstat.store.structure import HDF5_ERRORS, broken, check_structure, describe, open_for_reading
 from repstat.store.values import tally
@@ -98,7 +99,7 @@ def wrong_hash(path: Path, step: int, key: str, found: str, recorded: str) -> St
 
 
 @contextmanager
-def reading(path: Path, place: str = "") -> Iterator[None]:
+def reading(path: Path, place: str = "", form: Form = STORE) -> Iterator[None]:
     """Turn what HDF5 cannot read into a StoreDamagedError."""
     try:
         yield
@@ -107,7 +108,7 @@ def reading(path: Path, place: str = "") -> Iterator[None]:
     except MemoryError:
         raise
     except HDF5_ERRORS as error:
-        raise broken(path, place, f"HDF5 cannot read it ({describe(error)})") from error
+        raise broken(path, place, f"HDF5 cannot read it ({describe(error)})", form) from error
 
 
 def _stamp(path: Path) -> Stamp:

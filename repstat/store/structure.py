@@ -1,6 +1,6 @@
 """The gate: whether a file is built as docs/store-format.md says, before any of its data is read.
 
-`check_structure` takes a path and nothing else, so it can run in a process of its own. It walks one link at a
+`check_structure` needs nothing but a path, so it can run in a process of its own. It walks one link at a
 time, opens nothing that a link or a layout could lead elsewhere, and compares all it meets with one table.
 """
 
@@ -13,12 +13,12 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5i, h5l, h5o, h5s, h5t
+from h5py import h5, h5a, h5d, h5i, h5l, h5o, h5s, h5t
 
 from repstat.errors import StoreDamagedError, UsageError
 from repstat.store.layout import MAX_CHUNK_BYTES, stored_bytes
-from repstat.store.rules import LAYER, ROOT, SCALE_ATTRIBUTES, SYMBOLS, Attribute, Data, Group
-from repstat.store.schema import SCHEMA, SCHEMA_VERSION, SIGNATURE
+from repstat.store.rules import SCALE_ATTRIBUTES, STORE, SYMBOLS, Attribute, Data, Form, Group
+from repstat.store.schema import KINDS, SIGNATURE
 
 MAX_ATTRIBUTE_BYTES = 2**26
 SUPERBLOCK_VERSION = 3
@@ -30,23 +30,23 @@ HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowE
 _NUMBERS = {"i8": h5t.STD_I64LE, "f2": h5t.IEEE_F16LE, "f4": h5t.IEEE_F32LE, "f8": h5t.IEEE_F64LE}
 
 
-def not_a_store(path: Path, why: str) -> StoreDamagedError:
+def foreign(path: Path, why: str, form: Form = STORE) -> StoreDamagedError:
     """Return the error for a file that is something else."""
     return StoreDamagedError(
-        what=f"{path} is not an activation store",
-        why=f"{why}; expected an HDF5 file written by repstat extract",
+        what=f"{path} is not {KINDS[form.schema]}",
+        why=f"{why}; expected an HDF5 file written by {form.command}",
         fix="Check the path.",
     )
 
 
-def broken(path: Path, place: str, why: str) -> StoreDamagedError:
-    """Return the error for a store that violates its format."""
+def broken(path: Path, place: str, why: str, form: Form = STORE) -> StoreDamagedError:
+    """Return the error for a file that violates its format."""
     return StoreDamagedError(
-        what="the store breaks a rule of its format",
+        what=f"the {form.short} breaks a rule of its format",
         path=path,
         place=place,
         why=why,
-        fix="Do not use it: take another copy, or extract it again.",
+        fix=f"Do not use it: take another copy, or {form.remedy}.",
     )
 
 
@@ -66,8 +66,8 @@ def open_for_reading(path: Path) -> h5py.File:
     return h5py.File(path, "r", locking=last, rdcc_nbytes=0)
 
 
-def check_structure(path: Path) -> None:
-    """Refuse a file that is not a store, or not built like one. No data is read.
+def check_structure(path: Path, form: Form = STORE) -> None:
+    """Refuse a file that is not a store (or of another `form`), or not built like one. No data is read.
 
     Raises
     ------
@@ -76,15 +76,15 @@ def check_structure(path: Path) -> None:
     StoreDamagedError
         If it is not an activation store, or breaks a rule of the format.
     """
-    size = _check_outside(path)
+    size = _check_outside(path, form)
     try:
         with open_for_reading(path) as file:
-            _check_schema(path, file)
-            _Walk(path, size).group(file.id, ROOT, "/")
+            _check_schema(path, file, form)
+            _Walk(path, size, form).group(file.id, form.root, "/")
     except StoreDamagedError:
         raise
     except HDF5_ERRORS as error:
-        raise broken(path, "", f"HDF5 cannot read it ({describe(error)})") from error
+        raise broken(path, "", f"HDF5 cannot read it ({describe(error)})", form) from error
 
 
 def describe(error: BaseException) -> str:
@@ -93,46 +93,47 @@ def describe(error: BaseException) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:200]
 
 
-def _check_outside(path: Path) -> int:
+def _check_outside(path: Path, form: Form) -> int:
     """Judge the file by what the operating system and its first bytes say; return its size."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(what=f"there is no store {path}", fix="Check the path.") from error
+        raise UsageError(what=f"there is no {form.short} {path}", fix="Check the path.") from error
     except (OSError, ValueError) as error:
         raise UsageError(what=f"cannot open {str(path)!r}", why=str(error)) from error
     if not stat.S_ISREG(status.st_mode):
-        raise not_a_store(path, "it is not a regular file")
+        raise foreign(path, "it is not a regular file", form)
     if status.st_size == 0:
-        raise not_a_store(path, "it is empty")
+        raise foreign(path, "it is empty", form)
     try:
         with path.open("rb") as file:
             head = file.read(len(SIGNATURE) + 1)
     except OSError as error:
         raise UsageError(what=f"cannot open {path}", why=error.strerror or str(error)) from error
     if not head.startswith(SIGNATURE):
-        raise not_a_store(path, f"it begins with {head[:8]!r}, which is not HDF5")
+        raise foreign(path, f"it begins with {head[:8]!r}, which is not HDF5", form)
     if head[-1] != SUPERBLOCK_VERSION:
-        raise not_a_store(path, f"it is HDF5 with superblock {head[-1]}, not {SUPERBLOCK_VERSION}")
+        raise foreign(path, f"it is HDF5 with superblock {head[-1]}, not {SUPERBLOCK_VERSION}", form)
     return status.st_size
 
 
-def _check_schema(path: Path, file: h5py.File) -> None:
+def _check_schema(path: Path, file: h5py.File, form: Form) -> None:
     try:
         schema = _read_attribute(file.id, "schema", "S")
         version = _read_attribute(file.id, "schema_version", "i8")
     except HDF5_ERRORS as error:
-        raise not_a_store(path, "it is HDF5 without the attribute schema") from error
+        raise foreign(path, "it is HDF5 without the attribute schema", form) from error
     name = schema.tobytes().rstrip(b"\0").decode("utf-8", "replace")
-    if name != SCHEMA:
-        raise not_a_store(path, f"its schema is {name[:60]!a}, not {SCHEMA!r}")
+    if name != form.schema:
+        kind = f": it is {KINDS[name]}" if name in KINDS else ""
+        raise foreign(path, f"its schema is {name[:60]!a}, not {form.schema!r}{kind}", form)
     found = tuple(version.ravel().tolist())
-    if len(found) != 2 or found[0] != SCHEMA_VERSION[0] or not 0 <= found[1] <= SCHEMA_VERSION[1]:
+    if len(found) != 2 or found[0] != form.version[0] or not 0 <= found[1] <= form.version[1]:
         raise StoreDamagedError(
-            what="the store has another version",
+            what=f"the {form.short} has another version",
             path=path,
             why=f"found format {'.'.join(map(str, found[:3]))}, this repstat reads "
-            f"{SCHEMA_VERSION[0]}.0 to {'.'.join(map(str, SCHEMA_VERSION))}",
+            f"{form.version[0]}.0 to {'.'.join(map(str, form.version))}",
             fix="Use the version of repstat that wrote it, or a newer one.",
         )
 
@@ -161,22 +162,23 @@ class _Walk:
     `lengths` holds the dimensions that are settled, by symbol.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, form: Form) -> None:
         self._path = path
         self._size = size
+        self._form = form
         self._stored = 0
-        self._lengths: dict[str, int] = {}
+        self._lengths = {"1": 1}
 
     def _refuse(self, place: str, why: str) -> StoreDamagedError:
-        return broken(self._path, place.lstrip("/"), why)
+        return broken(self._path, place.lstrip("/"), why, self._form)
 
     def group(self, group: Any, rule: Group, place: str) -> None:
         """Check a group and all below it."""
-        if rule is LAYER:
-            self._lengths.pop("d", None)
+        for symbol in rule.own:
+            self._lengths.pop(symbol, None)
         self._attributes(group, rule.attributes, place)
         found: set[str] = set()
-        for name in group:
+        for name in _link_names(group):
             pattern = _matching(name, rule.children)
             below = f"{place.rstrip('/')}/{_printable(name)}"
             if pattern is None:
@@ -260,16 +262,17 @@ class _Walk:
         place: str,
         also: frozenset[str] = frozenset(),
     ) -> None:
-        names = [h5a.open(owner, index=i).name for i in range(h5a.get_num_attrs(owner))]
+        names: list[bytes] = []
+        h5a.iterate(owner, names.append, order=h5.ITER_NATIVE)
         for name in names:
             rule = rules.get(name.decode("utf-8", "replace"))
             if rule is not None:
                 self._attribute(h5a.open(owner, name), rule, f"{place} @{_printable(name)}")
             elif name.decode("utf-8", "replace") not in also:
                 raise self._refuse(place, f"the format has no attribute {_printable(name)}")
-        for name, rule in rules.items():
-            if rule.required and name.encode() not in names:
-                raise self._refuse(place, f"the attribute {name} is missing")
+        for wanted, rule in rules.items():
+            if rule.required and wanted.encode() not in names:
+                raise self._refuse(place, f"the attribute {wanted} is missing")
 
     def _attribute(self, attribute: Any, rule: Attribute, place: str) -> None:
         if _type_name(attribute.get_type()) != rule.type:
@@ -283,6 +286,17 @@ class _Walk:
         size = prod(shape) * attribute.get_type().get_size()
         if size > min(MAX_ATTRIBUTE_BYTES, self._size):
             raise self._refuse(place, f"the attribute declares {size} bytes")
+
+
+def _link_names(group: Any) -> list[bytes]:
+    """List the children of a group in the order they are stored in.
+
+    Asked for any other order, HDF5 builds a table first, and crashes (seen with 1.14.6) where a group of more
+    than eight children is damaged.
+    """
+    names: list[bytes] = []
+    group.links.iterate(names.append, order=h5.ITER_NATIVE)
+    return names
 
 
 def _matching(name: bytes, patterns: Mapping[str, Any]) -> str | None:

@@ -11,11 +11,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from repstat.adapter import Layer, LayerKind
 from repstat.errors import ResourceError, UsageError
-from repstat.store.layout import format_bytes
 from repstat.store.slicing import read_selection
 from repstat.store.storefile import StoreFile, wrong_hash
 from repstat.store.structure import broken, describe
 from repstat.store.values import ValueRecord, ValueTally, blocks
+from repstat.units import format_bytes
 
 Opened = Callable[[StoreFile], AbstractContextManager[h5py.File]]
 """Lends the handle of a file while it is read."""

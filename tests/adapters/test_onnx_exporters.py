@@ -1,7 +1,6 @@
 """One network from several exporters is one network: equal keys, signatures, names and activations."""
 
 import importlib.util
-import os
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,7 @@ import onnx
 import pytest
 
 from tests.adapters.onnx_models import layers_of, opened, values_of
+from tests.optional import require
 
 FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "exporters"
 MLPS = ("mlp.torchscript.onnx", "mlp.dynamo.onnx", "mlp.keras.onnx")
@@ -91,13 +91,11 @@ def test_no_file_tells_where_it_was_made(name: str, make: ModuleType) -> None:
 def test_exporting_again_gives_the_same_layers_and_weights(
     name: str, make: ModuleType, tmp_path: Path, inputs: dict[str, np.ndarray]
 ) -> None:
-    for module in ("tensorflow", "tf2onnx") if "keras" in name else ("torch", "onnxscript"):
-        if importlib.util.find_spec(module) is None:
-            assert not os.environ.get("REPSTAT_REQUIRE_ALL"), f"{module} is not installed"
-            pytest.skip(f"{module} is not installed")
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning, UserWarning):  # exporters, about themselves
             warnings.simplefilter("ignore", category)
+        for module in ("tensorflow", "tf2onnx") if "keras" in name else ("torch", "onnxscript"):
+            require(module)
         again = make.make(name, tmp_path)
     assert identities(again) == identities(FOLDER / name)
     feeds = {"x": inputs[name.split(".")[0]]}

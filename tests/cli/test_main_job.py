@@ -222,7 +222,7 @@ def test_a_folder_store_gives_the_same_numbers(
     folder = f"{workplace}/folder/"
     assert run_cli("extract", *names, "--inputs", data_file, "-o", folder).code == 0
     steps = [0, int(names[1].stem[5:])]
-    options = {"noise_std": 0.3, "layers": "L004", "steps": steps}
+    options = {"noise_std": 0.3, "binning": "width:0.07", "layers": "L004", "steps": steps}
     one, other = repstat.analyze(store_file, **options), repstat.analyze(folder, **options)
     assert [row.value for row in one.rows] == [row.value for row in other.rows]
 

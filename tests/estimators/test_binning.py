@@ -1,5 +1,6 @@
 """Binnings and counts: known values, edges, refusals."""
 
+from collections.abc import Callable
 from math import inf, log, nan, nextafter
 
 import numpy as np
@@ -156,6 +157,35 @@ def test_long_trajectories_are_thinned_evenly(
     assert edges is not None
     inner = np.searchsorted(np.sort(blocks.ravel()), edges[1:-1]) / blocks.size
     assert inner == pytest.approx([0.2, 0.4, 0.6, 0.8], abs=4 * 0.5 / np.sqrt(1000))
+
+
+@pytest.mark.parametrize("n_units", [2, 3, 10])
+def test_thinning_favours_no_unit(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, n_units: int
+) -> None:
+    """Units of very different scale; about 3,000 of 120,000 values are kept: masses to 4 / (2 sqrt(1500))."""
+    monkeypatch.setattr(binning_module, "MAX_QUANTILE_VALUES", 3000)
+    blocks = rng.standard_normal((4, 30_000 // n_units, n_units)) * 10.0 ** np.arange(n_units)
+    edges = Binning.quantile(4).edges(blocks)
+    assert edges is not None
+    inner = np.searchsorted(np.sort(blocks.ravel()), edges[1:-1]) / blocks.size
+    assert inner == pytest.approx([0.25, 0.5, 0.75], abs=4 * 0.5 / np.sqrt(1500))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Binning("foo"), "'foo' is not understood"),
+        (lambda: Binning("width"), "wrong parameters: found none, expected bin_width"),
+        (lambda: Binning("szt", n_bins=3), "wrong parameters: found n_bins, expected none"),
+        (lambda: Binning("width", bin_width=-0.1), "bin_width must be > 0, got -0.1"),
+        (lambda: Binning.width("0.07"), "bin_width must be > 0, got '0.07'"),
+        (lambda: binned_mi([[1.0]], binning=None), "binning None is not understood"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(make: Callable[[], object], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        make()
 
 
 @pytest.mark.parametrize("kind", ["count", "quantile"])

@@ -148,7 +148,7 @@ def test_the_tolerance_is_honoured(x: Floats, y: np.ndarray, tolerance: float) -
     assert found.n_draws < 4096 + 4 / tolerance**2
 
 
-@pytest.mark.parametrize("max_draws", [4, 300, 5000])
+@pytest.mark.parametrize("max_draws", [16, 300, 5000])
 def test_too_few_draws_are_said(x: Floats, max_draws: int) -> None:
     found = noisy_mi(x, 0.5, tolerance=1e-4, max_draws=max_draws)
     assert found.n_draws == max_draws
@@ -256,7 +256,7 @@ def test_noise_std_is_positive(x: Floats, value: float) -> None:
         ({"noise_std": "0.1"}, "must be one number, got '0.1'"),
         ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
         ({"seed": 0.5}, "seed must be an integer of at least 0, got 0.5"),
-        ({"max_draws": 1}, "max_draws must be an integer of at least 4, got 1"),
+        ({"max_draws": 1}, "max_draws must be an integer of at least 16, got 1"),
         ({"max_draws": True}, "max_draws must be an integer"),
         ({"input_entropy": 9.0}, "input_entropy is in nats and must be from 0 to ln n = 5.2983, got 9"),
         ({"input_entropy": nan}, "input_entropy .* got nan"),

@@ -12,6 +12,7 @@ import pytest
 from repstat import open_store
 from repstat.store import verify
 from repstat.store.layout import chunk_shape, n_chunks, stored_bytes
+from tests.optional import require
 from tests.store.making import IDENTITY, LAYERS, N_SAMPLES, contents, flat, layer, values, write
 
 ARCHIVE = Path(__file__).parent / "archive"
@@ -105,8 +106,8 @@ def test_dimension_scales_are_attached_as_the_library_does(path: Path) -> None:
 
 
 def test_xarray_knows_the_dimensions(path: Path) -> None:
-    xarray = pytest.importorskip("xarray")
-    pytest.importorskip("h5netcdf")
+    xarray = require("xarray")
+    require("h5netcdf")
     with xarray.open_dataset(path, group="layers/L000", engine="h5netcdf") as found:
         assert found["value"].dims == ("checkpoint", "realization", "sample", "unit")
         np.testing.assert_array_equal(found["value"][1, 0], flat(10, LAYERS[0]))

@@ -12,10 +12,10 @@ import pytest
 
 from repstat import open_store
 from repstat.errors import StoreDamagedError, UsageError
-from repstat.store import verify
+from repstat.store import structure, verify
 from repstat.store.header import metadata_digest
 from repstat.store.schema import LIBVER
-from tests.store.making import IDENTITY, LAYERS, flat, write
+from tests.store.making import IDENTITY, LAYERS, flat, layer, write
 
 Change = Callable[[h5py.File], None]
 
@@ -67,7 +67,9 @@ def test_other_hdf5_files(tmp_path: Path) -> None:
     with h5py.File(path, "w", libver=LIBVER) as file:
         file.attrs["schema"] = np.array(b"repstat/results", h5py.string_dtype("utf-8", 15))
         file.attrs["schema_version"] = np.array([1, 0])
-    assert "its schema is 'repstat/results', not 'repstat/activation-store'" in refused(path)
+    assert "its schema is 'repstat/results', not 'repstat/activation-store': it is a results file" in refused(
+        path
+    )
 
 
 def test_no_regular_file(tmp_path: Path) -> None:
@@ -316,6 +318,31 @@ def test_no_damage_of_one_byte_changes_a_number(copy: Path, rng: np.random.Gener
                 for one in LAYERS:
                     np.testing.assert_array_equal(store.layers[one.key].at(step=step).read(), flat(step, one))
     assert noticed > 30
+
+
+@pytest.mark.parametrize("signature", [b"BTLF", b"FHDB"])
+def test_damaged_links_of_a_large_group(tmp_path: Path, signature: bytes) -> None:
+    """More than eight layers: HDF5 keeps their links in a tree and a heap. Damage must not end Python."""
+    path = write(tmp_path / "acts.h5", (0,), layers=tuple(layer(f"L{i:03d}") for i in range(10)))
+    original = path.read_bytes()
+    for offset in range(4, 60, 5):
+        damaged = bytearray(original)
+        damaged[original.index(signature) + offset] ^= 16
+        path.write_bytes(damaged)
+        assert "HDF5 cannot read it" in refused(path)
+
+
+def test_data_larger_than_the_file(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets that share storage would need a forged file: instead the file is called smaller than it is."""
+    items: list[h5py.Group | h5py.Dataset] = []
+    with h5py.File(copy) as file:
+        file.visititems(lambda _, item: items.append(item))
+        size = sum(item.id.get_storage_size() for item in items if isinstance(item, h5py.Dataset))
+    monkeypatch.setattr(structure, "_check_outside", lambda *_: size)
+    structure.check_structure(copy)
+    monkeypatch.setattr(structure, "_check_outside", lambda *_: size - 1)
+    with pytest.raises(StoreDamagedError, match=f"its data exceed the file, which has {size - 1} bytes"):
+        structure.check_structure(copy)
 
 
 @pytest.mark.parametrize("key", ["L000", "L001"])

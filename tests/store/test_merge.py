@@ -95,6 +95,22 @@ def test_outputs(tmp_path: Path) -> None:
         merge([tmp_path / "none.h5"], tmp_path / "all.h5")
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_only_a_store_is_replaced(tmp_path: Path, overwrite: bool) -> None:
+    first, other = write(tmp_path / "a.h5", (1,)), write(tmp_path / "b.h5", (2,))
+    notes, folder, link = tmp_path / "notes.txt", tmp_path / "folder", tmp_path / "link.h5"
+    notes.write_text("mine")
+    folder.mkdir()
+    link.symlink_to(first)
+    refused = "it is not an activation store" if overwrite else "already exists"
+    for output, text in ((notes, refused), (folder, "is a folder"), (link, "is a link")):
+        with pytest.raises(UsageError, match=text):
+            merge([first, other], output, overwrite=overwrite)
+    assert notes.read_text() == "mine"
+    assert link.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "b.h5", "folder", "link.h5", "notes.txt"]
+
+
 def test_damage_is_not_copied(tmp_path: Path) -> None:
     first, other = write(tmp_path / "a.h5", (1,)), write(tmp_path / "b.h5", (2,))
     content = bytearray(other.read_bytes())

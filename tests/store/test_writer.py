@@ -1,9 +1,12 @@
 """What a writer takes over, refuses and leaves alone."""
 
+import fcntl
 import os
 import shutil
+import stat
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from repstat.errors import (
     UsageError,
 )
 from repstat.store import predicted_bytes, verify
+from repstat.store.lock import OutputLock
+from tests.optional import require
 from tests.store.making import (
     LAYERS,
     checkpoint,
@@ -137,7 +142,7 @@ def test_layers_that_cannot_be_stored(path: Path, layers: Any, text: str) -> Non
 
 
 def test_bfloat16_is_to_be_widened(path: Path) -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes")
+    ml_dtypes = require("ml_dtypes")
     with pytest.raises(InputRefusedError, match=r"bfloat16.*widened to float32 first"):
         writer(path, layers=(layer(dtype=ml_dtypes.bfloat16),))
 
@@ -228,6 +233,54 @@ def test_a_second_writer_is_kept_out(path: Path) -> None:
         other.stdin.close()
         assert other.wait(20) == 0
     write(path)
+
+
+@pytest.mark.parametrize("successor", [False, True])
+def test_a_lock_on_a_removed_file_is_none(
+    path: Path, monkeypatch: pytest.MonkeyPatch, successor: bool
+) -> None:
+    """Between opening the lock file and locking it its holder removed it, and perhaps a third one came."""
+    flock, lock = fcntl.flock, path.with_name(f"{path.name}.lock")
+    with ExitStack() as held:
+
+        def late(descriptor: int, operation: int) -> None:
+            monkeypatch.undo()
+            flock(descriptor, operation)
+            lock.unlink()
+            if successor:
+                held.enter_context(OutputLock(path))
+
+        monkeypatch.setattr(fcntl, "flock", late)
+        if successor:
+            with pytest.raises(LockedError, match="another process is writing"), OutputLock(path):
+                pass
+            assert lock.exists()
+        else:
+            with OutputLock(path), pytest.raises(LockedError), OutputLock(path):
+                pass
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_store_is_synced_renamed_and_synced(
+    path: Path, monkeypatch: pytest.MonkeyPatch, folder: bool
+) -> None:
+    """Each file reaches the disk before its name does, and the folder after."""
+    events: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    def note_rename(source: Path, target: Path) -> Path:
+        events.append("rename")
+        return rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_rename)
+    write(path, (0, 10), folder=folder)
+    assert events == ["folder"] + ["file", "rename", "folder"] * (2 if folder else 3)
 
 
 def test_too_little_space_is_found_before_the_work(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

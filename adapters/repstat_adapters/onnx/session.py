@@ -2,7 +2,9 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE_LINE = re.compile(r"\S*/(onnxruntime|onnx)\S*\.(cc|h|cpp):\d+ .*?\) (?=[A-Z])")
 _BARE_SOURCE = re.compile(r"\b\w+\.(cc|h|cpp):\d+ \w+ ")
 _LONGEST_MESSAGE = 400
+_HEARING_SECONDS = 0.2
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,12 @@ def choose_runtime(options: AdapterOptions, folder: Path | None, path: Path | No
         )
     if options.threads is not None and options.threads < 1:
         raise UsageError(what=f"cannot use {options.threads} threads", fix="Give at least 1")
+    if options.threads is not None and options.threads > _MOST_THREADS:
+        raise UsageError(
+            what=f"cannot use {options.threads:,} threads",
+            why=f"{usable_cores()} cores are usable, and each thread takes memory",
+            fix="Leave --threads out, or give the number of cores",
+        )
     if options.extra:
         raise UsageError(
             what=f"unknown options {', '.join(sorted(options.extra))}",
@@ -215,10 +225,25 @@ def run_session(
     settings = ort.RunOptions()
     settings.log_severity_level = _NOTHING if quiet else _ERRORS_ONLY
     try:
-        values: list[Array] = session.run(list(outputs), dict(feeds), settings)
+        return _interruptible(lambda: session.run(list(outputs), dict(feeds), settings), settings)
     except Exception as error:  # see Runtime.session
         raise translated(error, "the model fails on a batch", path) from None
-    return values
+
+
+def _interruptible(run: Callable[[], list[Array]], settings: ort.RunOptions) -> list[Array]:
+    """Run in another thread, so that Ctrl-C and SIGTERM are heard while the model computes.
+
+    Python handles signals between its own instructions, and a model with an endless loop gives it none.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(run)
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    return future.result(timeout=_HEARING_SECONDS)
+        except BaseException:
+            settings.terminate = True
+            raise
 
 
 def translated(error: Exception, what: str, path: Path | None) -> RepstatError:
