@@ -167,6 +167,7 @@ def _record(plan: Plan, writer: StoreWriter, model: Any, step: int, progress: Pr
     """Run all samples through one checkpoint and commit it."""
     adapter = open_model(model, plan.options)
     try:
+        specs = _matching_inputs(plan, adapter, model)
         layers = _matching_layers(plan, adapter, model)
         facts = dict(adapter.provenance())
         metrics = dict(plan.metrics.get(step, {}))
@@ -186,7 +187,6 @@ def _record(plan: Plan, writer: StoreWriter, model: Any, step: int, progress: Pr
                 "seed": plan.seed,
             },
         )
-        specs = _matching_inputs(plan, adapter, model)
         n = plan.inputs.n_samples
         with writer.checkpoint(checkpoint) as part:
             for start in range(0, n, plan.batch_size):

@@ -32,9 +32,10 @@ def command(model: str, as_json: bool, provider: str, opt_level: str, threads: i
             record = asdict(layer) | {"dtype": layer.dtype.name, "n_units": layer.n_units}
             click.echo(json.dumps(record, allow_nan=False))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from repstat.cli.console import PipeConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("layer", "kind", "op", "units", "dtype", "name"):
@@ -50,6 +51,6 @@ def command(model: str, as_json: bool, provider: str, opt_level: str, threads: i
     for spec in inputs:
         shape = ", ".join("?" if n is None else str(n) for n in spec.shape)
         click.echo(f"input {printable(spec.name)}: {spec.dtype} ({shape})", err=True)
-    Console(width=None if Console().is_terminal else 120).print(table)
+    PipeConsole(width=None if PipeConsole().is_terminal else 120).print(table)
     hidden = sum(layer.kind == "hidden" for layer in layers)
     click.echo(f"{plural(hidden, 'hidden layer')} would be recorded by: repstat extract {model}", err=True)

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from repstat.cli import printable
+from repstat.cli.console import PipeConsole
 from repstat.cli.options import plural
 from repstat.results import Results, Row, Status
 from repstat.units import Units
@@ -25,6 +26,8 @@ MARKS = {
 }
 WIDE = 140
 """Width of the whole table, and of what is printed where there is no terminal to ask."""
+NARROW = 76
+"""Below this width the terminal breaks lines itself, but no number is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +79,10 @@ def number(row: Row | None) -> str:
     return text + MARKS.get(row.status, "")
 
 
-class _Console(Console):
-    """A console that leaves a closed stdout to `repstat.cli`."""
-
-    def on_broken_pipe(self) -> None:
-        """Raise it again instead of exiting with code 1."""
-        raise BrokenPipeError
-
-
 def print_results(results: Results, units: Units) -> None:
     """Print what an analysis found to stdout, for a person at a glance."""
-    width = get_terminal_size().columns if Console().is_terminal else WIDE
-    console = _Console(width=width, highlight=False)
+    width = max(NARROW, get_terminal_size().columns) if Console().is_terminal else WIDE
+    console = PipeConsole(width=width, highlight=False)
     layout = Layout(wide=width >= WIDE)
     rows = [row.in_units(units) for row in results.rows]
     known = f"{results.n_classes:,} classes" if results.n_classes != 1 else "1 class"
@@ -151,16 +146,18 @@ def _at_most(rows: Sequence[Row], quantity: str) -> str:
 
 def _noise_table(results: Results, rows: Sequence[Row], units: Units, layout: Layout) -> Table:
     middle: list[Column] = [("first", "right"), ("maximum @ step", "right")]
+    tops = _at_most(rows, "mi_input"), _at_most(rows, "mi_label")
+    inside, outside = (tops, ("", "")) if layout.wide else (("", ""), tops)
     table = _table(
-        f"information through Gaussian noise added to the activations, in {units}",
+        f"information through Gaussian noise, in {units}: I(X;T){outside[0]}, I(Y;T){outside[1]}",
         [
             ("layer", "left"),
             ("units", "right"),
             ("noise_std", "right"),
-            (f"I(X;T){_at_most(rows, 'mi_input')}", "left"),
+            (f"I(X;T){inside[0]}", "left"),
             *(middle if layout.wide else []),
             ("last", "right"),
-            (f"I(Y;T){_at_most(rows, 'mi_label')}", "left"),
+            (f"I(Y;T){inside[1]}", "left"),
             ("last", "right"),
         ],
     )
@@ -190,7 +187,7 @@ def _cluster_table(results: Results, rows: Sequence[Row], units: Units, layout: 
         [("within/between", "left"), ("last", "right")] if layout.wide else [("w/b", "right")]
     )
     table = _table(
-        f"\nclustering: binned entropy in {units}; distance AUC (0.5: classes mixed, 1: apart)",
+        f"\nclustering: binned entropy in {units}; AUC of distances (.5: mixed, 1: apart)",
         [
             ("layer", "left"),
             ("binning", "left"),

@@ -110,15 +110,15 @@ class FolderSwap:
         Raises
         ------
         UsageError
-            If it holds anything else too, which overwriting would destroy.
+            If it holds anything else too: it is not a store, and overwriting would destroy that.
         """
         if not self._output.is_dir():
             return False
         names = [entry.name for entry in self._output.iterdir()]
-        foreign = [name for name in names if not _PART.match(name)]
+        foreign = [name for name in names if not _PART.match(name.partition(".tmp-")[0])]
         if foreign:
             raise UsageError(
-                what=f"will not overwrite the folder {self._output}",
+                what=f"will not write into the folder {self._output}",
                 why=f"it contains {foreign[0]!r}, which repstat did not write",
                 fix="Give another -o, or remove it yourself.",
             )

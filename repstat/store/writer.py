@@ -160,7 +160,9 @@ class StoreWriter:
             stale.unlink()
         if self._folder:
             self._swap.recover()
-            if self._overwrite and self._swap.in_use():
+            # Asked first: a folder of something else is refused whether or not it would be overwritten.
+            in_use = self._swap.in_use()
+            if self._overwrite and in_use:
                 self._parts = Parts(self._swap.staging)
         elif self._resume and self._output.is_file() and not self._output.is_symlink():
             self._base = self._compare(load(self._output))

@@ -183,7 +183,7 @@ def test_the_table_is_for_people(run_cli, workplace: Path, store_file: Path) -> 
         "saturated (",
     ):
         assert text in outcome.out
-    assert "information through Gaussian noise" in outcome.out
+    assert "information through Gaussian noise, in nats" in outcome.out
     assert max(map(len, outcome.out.splitlines())) <= 140
     assert f"wrote {workplace / 't.h5'}" in outcome.err
 
