@@ -107,6 +107,10 @@ def _settings(
             why=f"the estimators are {', '.join(ESTIMATORS)}",
             fix="Choose some of them",
         )
+    if not estimators:
+        raise UsageError(
+            what="no estimator", why=f"they are {', '.join(ESTIMATORS)}", fix="Choose some of them"
+        )
     if not isinstance(tolerance, int | float) or not (isfinite(tolerance) and tolerance > 0):
         raise UsageError(
             what=f"tolerance {tolerance!r} is not a positive number",
@@ -201,6 +205,10 @@ def _computed(tasks: Iterable[Task], store: Store, executor: Executor | None) ->
 def _choose_steps(store: Store, steps: Sequence[int] | None) -> tuple[int, ...]:
     if steps is None:
         return store.steps
+    if not steps:
+        raise UsageError(
+            what="no step", why=f"the steps are {', '.join(map(str, store.steps))}", fix="Choose some"
+        )
     if missing := [step for step in steps if step not in store.steps]:
         raise UsageError(
             what=f"no checkpoint at step {missing[0]}",

@@ -216,4 +216,6 @@ def centred_blocks(matrix: Matrix, scale: float, n_columns: int) -> Iterator[Flo
         varying = block.min(axis=0) != block.max(axis=0)
         columns = block[:, varying].astype(np.float64) / scale
         columns -= columns.mean(axis=0)
+        # Under a large offset the first sum is rounded; the second, about zero, is not.
+        columns -= columns.mean(axis=0)
         yield columns

@@ -29,7 +29,7 @@ def extract(
     store: str | PathLike[str],
     labels: Array | Sequence[Any] | None = None,
     layers: Sequence[str] | str = (),
-    steps: Sequence[int] | None = None,
+    steps: Sequence[int] | int | None = None,
     metrics: Mapping[int, Mapping[str, float]] | None = None,
     batch_size: int | None = None,
     dtype: str | None = None,

@@ -89,7 +89,7 @@ def plan_extraction(
     *,
     labels: Array | Sequence[Any] | None = None,
     layers: Sequence[str] = (),
-    steps: Sequence[int] | None = None,
+    steps: Sequence[int] | int | None = None,
     metrics: Mapping[int, Mapping[str, float]] | None = None,
     batch_size: int | None = None,
     dtype: str | None = None,
@@ -111,8 +111,10 @@ def plan_extraction(
     """
     if not models:
         raise UsageError(what="no model", why="at least one is needed", fix="Name a model file")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(what=f"batch size {batch_size} is too small", fix="Give at least 1")
+    _check_whole("batch size", batch_size, 1)
+    _check_whole("seed", seed, 0)
+    if isinstance(steps, int):
+        steps = (steps,)
     if dtype is not None and dtype not in STORED_DTYPES:
         raise UsageError(
             what=f"cannot store activations as {dtype!r}", fix=f"Choose {', '.join(STORED_DTYPES)}"
@@ -135,7 +137,8 @@ def plan_extraction(
         if inputs is None:
             checked = synthetic_inputs(specs, seed=seed)
         else:
-            named = inputs if isinstance(inputs, Mapping) else {"inputs": np.asarray(inputs)}
+            arrays = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
+            named = {name: np.asanyarray(array) for name, array in arrays.items()}
             checked = check_inputs(named, specs, source=inputs_source, cast=cast)
         checked = with_labels(checked, labels, labels_source)
         found = adapter.layers(probe(adapter, checked))
@@ -165,6 +168,12 @@ def plan_extraction(
             *_unmatched_metrics(metrics, steps),
         ),
     )
+
+
+def _check_whole(name: str, value: object, least: int) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if value is not None and not (whole and value >= least):  # type: ignore[operator]
+        raise UsageError(what=f"{name} {value!r} is not a whole number of at least {least}", fix="Give one")
 
 
 def _in_order(models: Sequence[Any], steps: Sequence[int] | None) -> tuple[tuple[Any, ...], tuple[int, ...]]:

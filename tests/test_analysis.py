@@ -190,6 +190,8 @@ def test_several_realizations_are_refused(tmp_path: Path) -> None:
         ({"estimators": "noise"}, "no estimator is called 'noise'"),
         ({"noise_std": np.array([0.1, -1.0])}, r"noise_std '-1.0' is not a positive number"),
         ({"noise_std": None}, "noise_std 'None' is not a positive number"),
+        ({"steps": []}, "no step: the steps are 0, 10, 30"),
+        ({"estimators": []}, "no estimator: they are noisy, binned, clustering"),
         ({"steps": [5]}, "no checkpoint at step 5 in .*: the steps are 0, 10, 30"),
     ],
 )

@@ -13,6 +13,11 @@ import pytest
 import repstat
 
 
+def hear_interrupts() -> None:
+    """Undo that a script's background jobs ignore SIGINT, which a program started by one inherits."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
@@ -22,7 +27,9 @@ def test_an_extraction_is_interrupted_and_goes_on(
     np.save(tmp_path / "x.npy", np.random.default_rng(0).choice([-1, 1], (3000, 12)).astype(np.float32))
     command = [sys.executable, "-m", "repstat", "extract", *map(str, trajectory[:4])]
     command += ["--inputs", "x.npy", "--batch-size", "1"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    )
     finished = tmp_path / "acts.h5.parts" / "step-000000000000.h5"
     deadline = time.monotonic() + 60
     while not finished.exists() and time.monotonic() < deadline:

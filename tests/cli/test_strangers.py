@@ -144,7 +144,12 @@ def endless_model(path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_model_that_never_ends_can_be_stopped(place: Path, number: int, code: int) -> None:
     endless_model(place / "endless.onnx")
-    process = subprocess.Popen([*PYTHON, "extract", "endless.onnx"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*PYTHON, "extract", "endless.onnx"],
+        stderr=subprocess.PIPE, text=True,
+        # A script's background jobs ignore SIGINT, and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     time.sleep(3)
     assert process.poll() is None
     process.send_signal(number)
