@@ -35,6 +35,11 @@ def test_the_spread_is_pooled_within_checkpoints(rng: np.random.Generator) -> No
     assert pooled_std([]) == 0.0
 
 
+def test_each_unit_has_its_own_mean() -> None:
+    """Units 0, 2 and 100, 106: variances 1 and 9, whatever lies between the units."""
+    assert pooled_std([np.array([[0.0, 100.0], [2.0, 106.0]])]) == pytest.approx(np.sqrt(5))
+
+
 def test_the_spread_scales_with_the_data(rng: np.random.Generator) -> None:
     block = rng.normal(size=(100, 3))
     assert pooled_std([block * 1e-20]) == pytest.approx(1e-20 * pooled_std([block]))

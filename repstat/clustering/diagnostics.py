@@ -73,7 +73,7 @@ class Clustering:
     n_classes, n_singletons
         Classes among the counted samples, and those of one sample, which have no within pair.
     n_zero_vectors
-        Samples at the mean, which have no cosine.
+        Samples at the mean, to the rounding of the activations' dtype; they have no cosine.
     notes
         What a reader should know.
     """
@@ -100,7 +100,7 @@ def clustering(
 ) -> Clustering:
     """Measure distances and cosines between all pairs of samples.
 
-    Activations are centred on their mean first, so that a shift changes nothing, cosines included.
+    Activations are centred on their mean first, so that a shift changes nothing but what it rounds.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def _clustering(
     cosine = Measure(Grid(-1.0, 1.0, n_bins), Grid(-1.0, 1.0, FINE_BINS))
     groups = group_rows(matrix[subset]).inverse
     with one_blas_thread():
-        n_zero = count_pairs(points, groups, kinds, distance, cosine)
+        n_zero = count_pairs(points, groups, kinds, distance, cosine, _rounding(matrix, scale))
     sizes = np.bincount(kinds)
     return Clustering(
         estimates=_Numbers(len(subset), matrix.shape, scale, radius == 0.0).all(
@@ -188,6 +188,16 @@ def _subset(n_samples: int, max_samples: int, seed: int) -> tuple[Integers, tupl
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=_PRIVATE_KEY))
     subset = np.sort(rng.choice(n_samples, max_samples, replace=False))
     return subset, (f"pairs of a random subset of {max_samples} of {n_samples} samples",)
+
+
+def _rounding(matrix: Matrix, scale: float) -> float:
+    """Return how far from the mean, over `scale`, a row may lie that equals it but for rounding.
+
+    For every varying unit half an epsilon of its magnitude for the row, and as much for the mean.
+    """
+    high, low = matrix.max(axis=0).astype(np.float64), matrix.min(axis=0).astype(np.float64)
+    magnitude = np.maximum(np.abs(high), np.abs(low))[high != low] / scale
+    return float(np.finfo(matrix.dtype).eps * np.linalg.norm(magnitude))
 
 
 def _summaries(

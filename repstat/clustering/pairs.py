@@ -1,18 +1,23 @@
 """The kernel: histograms of all pairwise distances and cosines, in tiles of bounded size.
 
-Pure mathematics on checked arrays. Distances come from a float64 Gram product of centred rows; identical rows
-are at distance zero exactly, all others right to about 1e-8 of the largest norm. No n x n array is formed.
+Pure mathematics on checked arrays. Distances come from a float64 Gram product of centred rows, and where that
+would cancel from differences: identical rows are at distance zero exactly, every other distance is right to
+about 1e-7 of itself, far less than a fine bin. No n x n array is formed.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from repstat.arrays import Floats, Integers
 
 FINE_BINS = 2**16
 """Resolution of quantiles and of the AUC: the largest distance divided by this."""
+
+GRAM_DISTANCE = 1e-4
+"""Of the largest norm r: a smaller distance d comes from differences; the Gram form errs by eps (r/d)^2."""
 
 TILE_ELEMENTS = 2**17
 """Pairs per tile: the passes over a tile then stay in cache."""
@@ -51,7 +56,7 @@ class PairCounts:
     coarse, fine
         Shapes (n_bins + 1,) and (FINE_BINS + 1,); the last bin is above the grid.
     n_zero
-        Pairs at exactly zero, which are in the counts as well.
+        Pairs of identical rows, which are in the counts as well.
     total
         Sum of the values.
     """
@@ -83,17 +88,22 @@ class Measure:
             for _ in range(2)
         )
 
-    def add(self, values: Floats, *, same: bool) -> None:
-        """Count the values of pairs of the same class, or of different classes."""
+    def add(self, values: Floats, *, same: bool, n_zero: int = 0) -> None:
+        """Count values of pairs of the same class or of different ones; `n_zero` are of identical rows."""
         counts = self.same if same else self.other
         counts.coarse += np.bincount(self.coarse.index(values), minlength=len(counts.coarse))
         counts.fine += np.bincount(self.fine.index(values), minlength=len(counts.fine))
-        counts.n_zero += int(values.size - np.count_nonzero(values))
+        counts.n_zero += n_zero
         counts.total += float(values.sum())
 
 
 def count_pairs(
-    points: Floats, groups: Integers, classes: Integers, distance: Measure, cosine: Measure
+    points: Floats,
+    groups: Integers,
+    classes: Integers,
+    distance: Measure,
+    cosine: Measure,
+    rounding: float = 0.0,
 ) -> int:
     """Count every pair of rows once, and return how many rows have no direction.
 
@@ -107,23 +117,31 @@ def count_pairs(
         Shape (n_samples,): class of each row, sorted.
     distance, cosine
         Where to count.
+    rounding
+        Norm up to which a row may be the mean, but for the rounding of the activations.
     """
     square = np.einsum("ij,ij->i", points, points)
     norm = np.sqrt(square)
-    # Centring leaves rounding errors where a row equals the mean; their direction means nothing.
-    directed = norm > 1e-12 * norm.max(initial=0.0)
+    largest = norm.max(initial=0.0)
+    # A row that equals the mean is left with rounding errors; their direction means nothing.
+    directed = norm > max(rounding, 1e-12 * largest)
     reciprocal = np.divide(1.0, norm, out=np.zeros_like(norm), where=directed)
     for rows, columns, same in _rectangles(classes):
         gram = points[rows] @ points[columns].T
         squared = square[rows, None] + square[columns]
         squared -= 2.0 * gram
-        squared[groups[rows, None] == groups[columns]] = 0.0
+        identical = groups[rows, None] == groups[columns]
+        squared[identical] = 0.0
+        close = ((squared < (GRAM_DISTANCE * largest) ** 2) & ~identical).any(axis=1)
+        if close.any():
+            squared[close] = cdist(points[rows][close], points[columns], "sqeuclidean")
         lengths = np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
         angles = gram * reciprocal[rows, None] * reciprocal[columns]
         np.clip(angles, -1.0, 1.0, out=angles)
         # The square on the diagonal holds every pair twice.
         once = np.triu_indices(len(gram), k=1) if rows == columns else (...,)
-        distance.add(lengths[once].ravel(), same=same)
+        n_zero = int(np.count_nonzero(identical[once]))
+        distance.add(lengths[once].ravel(), same=same, n_zero=n_zero)
         if not (directed[rows].all() and directed[columns].all()):
             angled = (directed[rows, None] & directed[columns])[once]
             cosine.add(angles[once][angled], same=same)

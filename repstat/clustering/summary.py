@@ -69,8 +69,8 @@ def summarize(pairs: PairCounts, fine: Grid, edges: Floats, scale: float) -> Dis
 def separation(within: PairCounts, between: PairCounts) -> tuple[float, float, float]:
     """Return P(a between pair is farther than a within pair), ties half, and rigorous bounds on it.
 
-    Pairs at exactly zero are ties; of two pairs in the same fine bin the order is not known, which is what
-    the bounds allow for.
+    Pairs of identical rows are ties. Of two other pairs in the same fine bin the order is not known, nor in
+    neighbouring bins, since rounding may move a distance across an edge; the bounds allow for both.
     """
     zeros = within.n_zero, between.n_zero
     inside = np.concatenate([[zeros[0], within.fine[0] - zeros[0]], within.fine[1:]]).astype(np.float64)
@@ -78,8 +78,10 @@ def separation(within: PairCounts, between: PairCounts) -> tuple[float, float, f
     farther = outside.sum() - np.cumsum(outside)
     pairs = inside.sum() * outside.sum()
     value = float(inside @ (farther + outside / 2.0) / pairs)
-    unknown = float(inside[1:] @ outside[1:] / pairs) / 2.0
-    return value, max(0.0, value - unknown), min(1.0, value + unknown)
+    same = float(inside[1:] @ outside[1:] / pairs) / 2.0
+    won = float(inside[1:-1] @ outside[2:] / pairs)
+    lost = float(inside[2:] @ outside[1:-1] / pairs)
+    return value, max(0.0, value - same - won), min(1.0, value + same + lost)
 
 
 def distance_edges(blocks: Iterable[ArrayLike], n_bins: int = 100) -> Floats:

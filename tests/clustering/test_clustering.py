@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from repstat.clustering import Clustering, clustering, distance_edges, pairs
 from repstat.clustering.diagnostics import LABELLED, UNLABELLED
-from repstat.clustering.summary import QUANTILES
+from repstat.clustering.summary import QUANTILES, separation
 from repstat.errors import UsageError
 from repstat.results import Status
 
@@ -77,6 +77,87 @@ def test_a_tie_counts_half() -> None:
     assert auc.value == pytest.approx(0.75)
     assert auc.lower_bound == pytest.approx(0.5)
     assert auc.upper_bound == pytest.approx(1.0)
+
+
+def pairs_apart(x: Floats, y: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Distances within and between, by differences."""
+    i, j = np.triu_indices(len(x), 1)
+    distance = np.sqrt(((x[i] - x[j]) ** 2).sum(1))
+    return distance[y[i] == y[j]], distance[y[i] != y[j]]
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1e-7, 1e-9, 1e-12])
+def test_close_samples_under_a_far_one(spread: float) -> None:
+    """Twelve points close together and one at 1, where |a|^2 + |b|^2 - 2ab cancels; 30 seeds."""
+    for seed in range(30):
+        close = np.random.default_rng(seed).standard_normal(12) * spread
+        x, y = np.append(close, 1.0)[:, None], np.append(close > 0, False).astype(int)
+        within, between = pairs_apart(x, y)
+        found = clustering(x, y).estimates
+        auc = found["distance_auc"]
+        truth = np.mean(between[:, None] > within)
+        assert auc.lower_bound - 1e-12 <= truth <= auc.upper_bound + 1e-12
+        # What centring rounds off is epsilon, whatever the spread.
+        assert found["within_class_distance"].value == pytest.approx(within.mean(), rel=1e-9, abs=1e-15)
+        assert found["between_class_distance"].value == pytest.approx(between.mean(), rel=1e-9, abs=1e-15)
+
+
+def test_collapsed_classes_keep_their_size(rng: np.random.Generator) -> None:
+    """Classes of width 1e-9 at distance 2 in 30 units; within distances are not what Gram leaves over."""
+    y = np.arange(60) % 2
+    x = np.where(y, 1.0, -1.0)[:, None] + 1e-9 * rng.standard_normal((60, 30))
+    within, _ = pairs_apart(x, y)
+    assert clustering(x, y).estimates["within_class_distance"].value == pytest.approx(within.mean(), rel=1e-6)
+
+
+def test_the_auc_bounds_allow_for_neighbouring_bins() -> None:
+    """Fine bins of within 0, 2, 0, 5 and of between 3, 0, 1, 0 pairs: neighbours may be in either order."""
+    within = pairs.PairCounts(np.zeros(1, int), np.array([0, 2, 0, 5]))
+    between = pairs.PairCounts(np.zeros(1, int), np.array([3, 0, 1, 0]))
+    assert separation(within, between) == pytest.approx((2 / 28, 0.0, (2 + 6 + 5) / 28))
+    within.fine[:], between.fine[:] = [1, 0, 0, 0], [0, 3, 0, 0]
+    assert separation(within, between) == (1.0, 0.0, 1.0)
+    within.fine[:] = [0, 2, 0, 0]
+    assert separation(within, between) == (0.5, 0.0, 1.0)
+    within.fine[:], within.n_zero = [2, 0, 0, 0], 2
+    between.fine[:] = [1, 1, 0, 0]
+    assert separation(within, between) == (1.0, 1.0, 1.0)
+
+
+def test_identical_samples_are_at_zero(rng: np.random.Generator) -> None:
+    """Three points of 50 units, four times each; Gram would leave 1e-7, quantiles a part of a bin."""
+    x = rng.standard_normal((3, 50)).repeat(4, axis=0) + 3.0
+    found = clustering(x, np.arange(12) // 4)
+    assert found.estimates["within_class_distance"].value == 0.0
+    assert found.distances["within"].quantiles == (0.0,) * len(QUANTILES)
+    auc = found.estimates["distance_auc"]
+    assert (auc.lower_bound, auc.value, auc.upper_bound) == (1.0, 1.0, 1.0)
+    # 18 of 66 pairs are identical: a quarter and below is zero, the median is not.
+    together = clustering(x).distances["all"].quantiles
+    assert together[:2] == (0.0, 0.0)
+    assert together[2] > 1
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1e4, 1e6, 1e9])
+def test_a_sample_at_the_mean_has_no_direction_at_any_offset(rng: np.random.Generator, offset: float) -> None:
+    """Opposite points and their mean, 20 sets; the offset rounds them to 1e-16 of itself."""
+    for _ in range(20):
+        half = rng.standard_normal((4, 3))
+        x, y = np.vstack([half, -half, np.zeros((1, 3))]), np.arange(9) % 2
+        plain_found, moved = clustering(x, y), clustering(x + offset, y)
+        assert (plain_found.n_zero_vectors, moved.n_zero_vectors) == (1, 1)
+        for name in ("within_class_cosine", "between_class_cosine"):
+            assert moved.estimates[name].value == pytest.approx(
+                plain_found.estimates[name].value, abs=1e-12 + 1e-14 * offset
+            )
+
+
+def test_the_rounding_is_that_of_the_dtype() -> None:
+    """0.2 is the mean of 0.1, 0.2, 0.3 as far as float32 can tell; next to 1e-5 it is another number."""
+    assert clustering(np.array([0.1, 0.2, 0.3], np.float32)).n_zero_vectors == 1
+    assert clustering(np.array([0.1, 0.20001, 0.3], np.float32)).n_zero_vectors == 0
+    # A constant unit has no rounding.
+    assert clustering(np.array([[1e9, -1.0], [1e9, 1e-6], [1e9, 1.0]])).n_zero_vectors == 0
 
 
 @pytest.mark.parametrize("tile", [1, 300, 2**17])
@@ -196,6 +277,16 @@ def test_a_subset_is_seeded_and_said(rng: np.random.Generator) -> None:
     assert clustering(x, y).estimates["between_class_distance"].std_error == 0.0
 
 
+def test_a_subset_keeps_its_labels(rng: np.random.Generator) -> None:
+    """Separate classes in shuffled order: a subset whose labels belong to other samples would mix them."""
+    y = rng.permutation(np.arange(300) % 3)
+    x = 10.0 * np.eye(3)[y] + 0.1 * rng.standard_normal((300, 3))
+    found = clustering(x, y, max_samples=100).estimates
+    assert found["distance_auc"].value == 1.0
+    assert found["within_class_distance"].value < 0.5
+    assert found["between_class_distance"].value == pytest.approx(10 * sqrt(2), abs=0.2)
+
+
 def test_edges_hold_every_distance_of_the_trajectory(rng: np.random.Generator) -> None:
     blocks = [rng.standard_normal((30, 4)) * s + 100 for s in (1, 5, 2)]
     edges = distance_edges(iter(blocks), n_bins=20)
@@ -223,6 +314,7 @@ def test_uneven_edges_are_refused(edges: object) -> None:
         ({"n_bins": 0}, "n_bins must be an integer of at least 1"),
         ({"labels": [1]}, "found 1 labels for 2 samples"),
         ({"labels": [0.5, 1.0]}, "found dtype float64"),
+        ({"labels": np.ma.masked_array([0, 1], [False, True])}, "labels are a masked array"),
     ],
 )
 def test_what_cannot_be_right_is_refused(arguments: dict[str, object], text: str) -> None:
