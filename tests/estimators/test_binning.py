@@ -42,6 +42,15 @@ def test_independence_is_exactly_zero() -> None:
     assert found.input.value == pytest.approx(LN3, abs=1e-15)
 
 
+def test_no_label_knows_more_than_the_inputs() -> None:
+    found = binned_mi(np.arange(8.0), np.arange(8) % 2, input_entropy=0.3)
+    assert found.label is not None
+    assert (found.input.ceiling, found.label.ceiling) == (0.3, 0.3)
+    full = binned_mi(np.arange(8.0), np.arange(8) % 2)
+    assert full.label is not None
+    assert full.label.ceiling == pytest.approx(LN2)
+
+
 def test_a_cell_per_sample_is_saturated(rng: np.random.Generator) -> None:
     found = binned_mi(rng.standard_normal((100, 50)), np.arange(100) % 2)
     assert found.input.value == pytest.approx(log(100), abs=1e-12)
@@ -160,7 +169,7 @@ def test_long_trajectories_are_thinned_evenly(
 
 
 @pytest.mark.parametrize("n_units", [2, 3, 10])
-def test_thinning_favours_no_unit(
+def test_thinning_favours_no_unit_and_no_block(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, n_units: int
 ) -> None:
     """Units of very different scale; about 3,000 of 120,000 values are kept: masses to 4 / (2 sqrt(1500))."""

@@ -181,6 +181,22 @@ def test_an_impossible_residual_is_an_internal_error(x: Floats, monkeypatch: pyt
         noisy_mi(x, 0.5)
 
 
+@pytest.mark.parametrize(("factor", "status"), [(0.99, Status.OK), (1.01, Status.TOLERANCE_NOT_REACHED)])
+@pytest.mark.parametrize("quantity", ["input", "label"])
+def test_an_error_above_the_tolerance_is_said(
+    x: Floats, y: np.ndarray, quantity: str, factor: float, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = noisy_channel.sample_terms
+    name = {"input": "residual_error", "label": "label_error"}[quantity]
+
+    def with_error(*args: object, **options: object) -> object:
+        return replace(real(*args, **options), **{name: factor * 0.01})
+
+    monkeypatch.setattr(noisy_channel, "sample_terms", with_error)
+    estimate = getattr(noisy_mi(x, 0.5, labels=y, tolerance=0.01), quantity)
+    assert (estimate.status, estimate.std_error) == (status, factor * 0.01)
+
+
 def test_one_sample_says_nothing() -> None:
     found = noisy_mi([[1.0, 2.0]], 0.1, labels=[3])
     assert found.label is not None
@@ -224,6 +240,16 @@ def test_repeated_inputs_lower_the_ceiling(x: Floats) -> None:
     assert noisy_mi(x, 0.01).input.ceiling == pytest.approx(log(200))
 
 
+def test_no_label_knows_more_than_the_inputs(x: Floats, y: np.ndarray) -> None:
+    found = noisy_mi(x, 0.01, labels=y, input_entropy=0.3)
+    assert found.label is not None
+    assert (found.label.ceiling, found.label.upper_bound) == (0.3, 0.3)
+    found = noisy_mi(x, 0.01, labels=y, input_entropy=5.0)
+    assert found.label is not None
+    share = np.bincount(y) / 200
+    assert found.label.ceiling == pytest.approx(-(share @ np.log(share)))
+
+
 @pytest.mark.parametrize("bad", [nan, inf, -inf])
 def test_nonfinite_activations_are_undefined_with_counts(x: Floats, y: np.ndarray, bad: float) -> None:
     x[3, 1] = x[5, 0] = x[5, 1] = bad
@@ -264,6 +290,10 @@ def test_noise_std_is_positive(x: Floats, value: float) -> None:
         ({"labels": np.eye(200)}, r"found shape \(200, 200\), expected \(200,\).*argmax"),
         ({"labels": np.zeros(200)}, "found dtype float64, expected integers, booleans or strings"),
         ({"labels": np.array([None] * 200)}, "found dtype object"),
+        (
+            {"labels": np.ma.masked_array(np.zeros(200, int), np.arange(200) == 3)},
+            "labels are a masked array",
+        ),
         ({"activations": np.empty((0, 3))}, r"activations are empty: found shape \(0, 3\)"),
         ({"activations": np.empty((3, 0))}, r"activations are empty: found shape \(3, 0\)"),
         ({"activations": 1.0}, r"activations are empty: found shape \(\)"),
