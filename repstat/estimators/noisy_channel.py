@@ -112,7 +112,8 @@ def noisy_mi(
     -------
     result
         With value, standard error, rigorous pairwise bounds, ceiling, population bracket and status.
-        Non-finite activations give estimates with status `undefined`.
+        Overlaps too rare for any draw to meet are in no standard error, but within the bounds. Non-
+        finite activations give estimates with status `undefined`.
 
     Raises
     ------

@@ -134,6 +134,12 @@ def test_identical_samples_are_at_zero(rng: np.random.Generator) -> None:
     assert (auc.lower_bound, auc.value, auc.upper_bound) == (1.0, 1.0, 1.0)
 
 
+def test_only_identical_samples_tie_at_zero() -> None:
+    """0 and 1e-20 cannot be told apart after centring, and are farther apart than 1 and 1 all the same."""
+    auc = clustering([0.0, 1e-20, 1.0, 1.0], [0, 1, 2, 2]).estimates["distance_auc"]
+    assert (auc.lower_bound, auc.value, auc.upper_bound) == (1.0, 1.0, 1.0)
+
+
 def test_quantiles_know_zero_from_a_small_distance() -> None:
     """Four samples at 0, and one at 1: six of ten pairs are at 0, four at 1."""
     quantiles = clustering([0.0, 0.0, 0.0, 0.0, 1.0]).distances["all"].quantiles
