@@ -225,9 +225,11 @@ def _quantile_edges(blocks: Iterable[ArrayLike], n_bins: int) -> Floats:
     kept: list[Floats] = []
     # Chance thins evenly; any fixed stride favours some units where it divides their number.
     rng = np.random.default_rng(THINNING_KEY)
-    share, n_kept = 1.0, 0
+    share, n_kept, low, high = 1.0, 0, np.inf, -np.inf
     for block in blocks:
         values = _finite_values(block)
+        low = min(low, float(values.min(initial=np.inf)))
+        high = max(high, float(values.max(initial=-np.inf)))
         kept.append(values if share == 1.0 else values[rng.random(len(values)) < share])
         n_kept += len(kept[-1])
         while n_kept > MAX_QUANTILE_VALUES:
@@ -237,8 +239,10 @@ def _quantile_edges(blocks: Iterable[ArrayLike], n_bins: int) -> Floats:
     if not n_kept:
         return np.array([0.0, 1.0])
     fractions = np.arange(n_bins + 1) / n_bins
-    values = np.concatenate(kept)
-    return _at_least_two(np.unique(np.quantile(values, fractions, method="nearest")))
+    edges = np.quantile(np.concatenate(kept), fractions, method="nearest")
+    # Thinning must not put extreme values outside.
+    edges[0], edges[-1] = low, high
+    return _at_least_two(np.unique(edges))
 
 
 def _at_least_two(edges: Floats) -> Floats:

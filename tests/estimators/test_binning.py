@@ -177,6 +177,7 @@ def test_thinning_favours_no_unit_and_no_block(
     blocks = rng.standard_normal((4, 30_000 // n_units, n_units)) * 10.0 ** np.arange(n_units)
     edges = Binning.quantile(4).edges(blocks)
     assert edges is not None
+    assert (edges[0], edges[-1]) == (blocks.min(), blocks.max())
     inner = np.searchsorted(np.sort(blocks.ravel()), edges[1:-1]) / blocks.size
     assert inner == pytest.approx([0.25, 0.5, 0.75], abs=4 * 0.5 / np.sqrt(1500))
 
