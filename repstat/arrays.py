@@ -15,6 +15,14 @@ from repstat.errors import UsageError
 Matrix = NDArray[np.floating]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Rows = NDArray[np.floating] | NDArray[np.integer]
+Words = NDArray[np.uint64]
+
+# Odd and without pattern (those of splitmix64); they order the groups and enter no result.
+_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_FEW_BYTES = 64
+# Bytes of rows at a time: what is made of them then stays in cache.
+_CACHED_BYTES = 2**20
 
 
 def activation_matrix(activations: ArrayLike) -> Matrix:
@@ -141,12 +149,12 @@ def checked_integer(name: str, value: object, least: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RowGroups:
-    """Groups of identical rows, in an order that does not depend on the order of the samples.
+    """Groups of identical rows, in an order that depends on the rows alone and not on their order.
 
     Parameters
     ----------
     first
-        Shape (n_groups,): one sample of each group.
+        Shape (n_groups,): the first sample of each group.
     inverse
         Shape (n_samples,): the group of each sample.
     counts
@@ -158,33 +166,96 @@ class RowGroups:
     counts: Integers
 
 
-def group_rows(rows: NDArray[np.floating] | NDArray[np.integer]) -> RowGroups:
-    """Group identical rows exactly, without hashing; -0.0 equals +0.0.
+def group_rows(rows: Rows) -> RowGroups:
+    """Group identical rows exactly; -0.0 equals +0.0.
+
+    Groups come in an arbitrary order, which is not that of the numbers: it is fixed by the set of rows, so
+    that permuted samples, or floats stored in a wider dtype, have the same groups in the same order. One
+    float, or integers of at most 64 bits together, are their own key; longer rows are grouped by a hash of 64
+    bits, and each row is then compared with the first of its group.
 
     Parameters
     ----------
     rows
-        Shape (n_samples, n_columns), any numeric dtype, no NaN.
+        Shape (n_samples, n_columns), integers or floats of at most 64 bits, no NaN.
+    """
+    width = _row_bytes(rows)
+    if width <= 8:
+        return _equal_keys(_words(rows)[:, 0])
+    # A few columns tell most rows apart; the comparison says whether they were enough.
+    for step in sorted({-(-width // _FEW_BYTES), 1}, reverse=True):
+        groups = _equal_keys(_hashed(rows[:, ::step]))
+        if _are_uniform(rows, groups):
+            return groups
+    # Two rows share a hash: sorting whole rows is slower and cannot err.
+    words = _words(rows)
+    whole = words.view(np.dtype((np.void, words.itemsize * words.shape[1]))).ravel()
+    return _equal_keys(np.unique(whole, return_inverse=True)[1].astype(np.uint64).ravel())
+
+
+def _row_bytes(rows: Rows) -> int:
+    """Bytes of a row as `_words` takes them."""
+    return int((8 if rows.dtype.kind == "f" else rows.itemsize) * rows.shape[1])
+
+
+def _words(rows: Rows) -> Words:
+    """Return each row as 64-bit words filled up with zeros; rows of equal numbers have equal words.
+
+    Floats are widened to float64, so that neither words nor the order of groups depend on their dtype.
     """
     # Adding zero is what turns -0.0 into +0.0.
-    plain = np.ascontiguousarray(rows + np.zeros(1, rows.dtype))
-    sortable = _sortable_bits(plain) if plain.dtype.kind == "f" else plain
-    width = sortable.dtype.itemsize * sortable.shape[1]
-    keys = sortable.view(np.dtype((np.void, width))).ravel()
-    _, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
-    return RowGroups(first, inverse.astype(np.int64).ravel(), counts)
+    plain = np.ascontiguousarray(rows + np.zeros(1) if rows.dtype.kind == "f" else rows)
+    width = plain.itemsize * plain.shape[1]
+    n_words = max(1, -(-width // 8))
+    if width == 8 * n_words:
+        return plain.view(np.uint64)
+    filled = np.zeros((len(plain), n_words), np.uint64)
+    filled.view(np.uint8)[:, :width] = plain.view(np.uint8)
+    return filled
 
 
-def _sortable_bits(floats: Matrix) -> NDArray[np.unsignedinteger]:
-    """Return integers whose bytes sort as the floats do, whatever their width.
+def _hashed(rows: Rows) -> Words:
+    """Return one 64-bit key per row of `rows` (n_samples, n_columns), the same for equal rows."""
+    keys = np.zeros(len(rows), np.uint64)
+    n_rows = max(256, _CACHED_BYTES // _row_bytes(rows))
+    for start in range(0, len(rows), n_rows):
+        key = keys[start : start + n_rows]
+        # A product carries bits upwards only; the shift brings them down, so that no byte of the next word
+        # can undo a byte of this one.
+        for word in _words(rows[start : start + n_rows]).T:
+            key ^= word
+            key *= _FACTORS[0]
+            key ^= key >> np.uint64(32)
+            key *= _FACTORS[1]
+    return keys
 
-    Groups then keep their order when activations are shifted, scaled or stored in another precision, and so
-    do the random numbers that are drawn for them.
-    """
-    width = floats.dtype.itemsize
-    bits = floats.view(np.dtype(f"u{width}"))
-    sign = bits.dtype.type(1 << (8 * width - 1))
-    return np.where(bits & sign, ~bits, bits | sign).astype(f">u{width}")
+
+def _equal_keys(keys: Words) -> RowGroups:
+    """Group equal keys, shape (n_samples,), in the order of the keys."""
+    order = np.argsort(keys)
+    in_order = keys[order]
+    is_new = np.ones(len(keys), np.bool_)
+    np.not_equal(in_order[1:], in_order[:-1], out=is_new[1:])
+    starts = np.flatnonzero(is_new)
+    inverse = np.empty(len(keys), np.int64)
+    inverse[order] = np.cumsum(is_new) - 1
+    # The sort is not stable, hence the smallest index and not the leading one.
+    first = np.minimum.reduceat(order, starts) if len(starts) else starts
+    return RowGroups(first, inverse, np.diff(starts, append=len(keys)))
+
+
+def _are_uniform(rows: Rows, groups: RowGroups) -> bool:
+    """Whether each row equals the first row of its group."""
+    if len(groups.first) == len(rows):
+        return True
+    model = groups.first[groups.inverse]
+    repeated = np.flatnonzero(model != np.arange(len(rows)))
+    n_rows = max(1, _CACHED_BYTES // _row_bytes(rows))
+    for start in range(0, len(repeated), n_rows):
+        chosen = repeated[start : start + n_rows]
+        if not np.array_equal(rows[chosen], rows[model[chosen]]):
+            return False
+    return True
 
 
 def binary_scale(matrix: Matrix) -> float:

@@ -1,4 +1,4 @@
-"""Mutual information by binning: H(Bin(T)) = I(X;Bin(T)) and I(Y;Bin(T)) of a deterministic network.
+"""Mutual information by binning: I(X;Bin(T)), which is H(Bin(T)) of a deterministic network, and I(Y;Bin(T)).
 
 Each unit is binned, the joint vector of cells of a sample is one symbol, and symbols are counted exactly. The
 result measures clustering at the scale of a bin: it is ln n wherever each sample has a cell of its own.
@@ -9,7 +9,7 @@ A. M. Saxe et al., On the Information Bottleneck Theory of Deep Learning, ICLR 2
 J. Stat. Mech. (2019) 124020, doi:10.1088/1742-5468/ab3985.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum, log
 
 import numpy as np
@@ -39,7 +39,7 @@ class BinnedMI:
     Parameters
     ----------
     input
-        H(Bin(T)), which is I(X;Bin(T)) of a deterministic network.
+        I(X;Bin(T)) = H(Bin(T)) - H(Bin(T)|X); the last term is zero without realizations.
     label
         I(Y;Bin(T)); None without labels.
     n_cells
@@ -63,6 +63,8 @@ def binned_mi(
     binning: Binning | str = DEFAULT_BINNING,
     edges: ArrayLike | None = None,
     input_entropy: float | None = None,
+    *,
+    realizations: bool = False,
 ) -> BinnedMI:
     """Count joint bins of a layer's activations.
 
@@ -79,47 +81,123 @@ def binned_mi(
         these activations alone, so that checkpoints cannot be compared; a note says so.
     input_entropy
         H(X) in nats where inputs repeat and it is below ln n; lowers the ceiling.
+    realizations
+        Whether activations are of shape (n_realizations, n_samples, ...), passes of a noisy network.
 
     Returns
     -------
     result
-        Exact for the stored samples: the standard error is zero. Non-finite activations give estimates with
-        status `undefined`.
+        Exact for the stored samples: the standard error is zero. Over realizations, which are draws, there
+        is no standard error, and counting them errs upward while few share a cell. Non-finite activations
+        give estimates with status `undefined`.
 
     Raises
     ------
     UsageError
         If an argument cannot be right.
     """
-    matrix = activation_matrix(activations)
-    n_samples, n_units = matrix.shape
+    by_sample, n_realizations = _samples(activations, realizations=realizations)
+    rule = _rule(binning)
+    classes = None if labels is None else class_indices(labels, len(by_sample))
+    ceiling = checked_ceiling(input_entropy, len(by_sample))
+    given = None if edges is None else _checked_edges(edges, rule)
+    n_units = by_sample.shape[1] // n_realizations
+    if reason := nonfinite_reason(by_sample):
+        nothing = Estimate.undefined(reason, n_samples=len(by_sample), n_units=n_units)
+        return BinnedMI(input=nothing, label=None if classes is None else nothing, n_cells=0, binning=rule)
+    matrix = by_sample.reshape(-1, n_units)
+    bin_edges = rule.edges([matrix]) if given is None else given
+    groups = group_rows(rule.cells(matrix, bin_edges))
+    count = _Count(groups.inverse, len(by_sample), n_units, realizations=realizations)
+    return BinnedMI(
+        input=count.input(ceiling),
+        label=None if classes is None else count.label(classes, ceiling),
+        n_cells=len(groups.counts),
+        binning=rule,
+        notes=tuple(_notes(by_sample, rule, bin_edges, own_edges=given is None)),
+    )
+
+
+def _rule(binning: Binning | str) -> Binning:
     rule = Binning.parse(binning) if isinstance(binning, str) else binning
     if not isinstance(rule, Binning):
         raise UsageError(
             what=f"binning {binning!r} is not understood", fix="Pass a Binning, or text such as width:0.07."
         )
-    classes = None if labels is None else class_indices(labels, n_samples)
-    ceiling = checked_ceiling(input_entropy, n_samples)
-    given = None if edges is None else _checked_edges(edges, rule)
-    reason = nonfinite_reason(matrix)
-    if reason:
-        nothing = Estimate.undefined(reason, n_samples=n_samples, n_units=n_units)
-        return BinnedMI(input=nothing, label=None if classes is None else nothing, n_cells=0, binning=rule)
-    bin_edges = rule.edges([matrix]) if given is None else given
-    groups = group_rows(rule.cells(matrix, bin_edges))
-    entropy = _entropy(groups.counts)
-    label = None
-    if classes is not None:
-        size = np.bincount(classes)
-        information = _mutual_information(groups.inverse, classes)
-        label = _estimate(information, min(_entropy(size), ceiling), n_samples, n_units)
-    return BinnedMI(
-        input=_estimate(entropy, ceiling, n_samples, n_units),
-        label=label,
-        n_cells=len(groups.counts),
-        binning=rule,
-        notes=tuple(_notes(matrix, rule, bin_edges, own_edges=given is None)),
-    )
+    return rule
+
+
+def _samples(activations: ArrayLike, *, realizations: bool) -> tuple[Matrix, int]:
+    """Return activations of shape (n_samples, n_realizations * n_units), and the number of realizations."""
+    matrix = activation_matrix(activations)
+    if not realizations:
+        return matrix, 1
+    shape = np.shape(activations)
+    if len(shape) < 2 or shape[1] == 0:
+        raise UsageError(
+            what="activations are not realizations of samples",
+            why=f"found shape {shape}, expected (realizations, samples, units)",
+            fix="Stack the passes of the noisy network along a first axis, or leave out realizations=True.",
+        )
+    passes = matrix.reshape(shape[0], shape[1], -1)
+    return passes.swapaxes(0, 1).reshape(shape[1], -1), shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """Estimates from the cell of each realization of each sample.
+
+    Parameters
+    ----------
+    cells
+        Shape (n_samples * n_realizations,), the realizations of a sample side by side.
+    """
+
+    cells: Integers
+    n_samples: int
+    n_units: int
+    realizations: bool
+
+    def input(self, ceiling: float) -> Estimate:
+        """Return I(X;Bin); the rows of one sample are the symbols of one x."""
+        if not self.realizations:
+            return self._estimate(_entropy(np.bincount(self.cells)), ceiling)
+        n_realizations = len(self.cells) // self.n_samples
+        sample = np.repeat(np.arange(self.n_samples), n_realizations)
+        found = self._estimate(_mutual_information(self.cells, sample), ceiling)
+        given_input = _conditional_entropy(self.cells, sample)
+        if not saturates(given_input, log(n_realizations)):
+            return found
+        reason = (
+            f"H(Bin|X) = {given_input:.4f} is within 0.1 nat of ln {n_realizations}: few realizations of a "
+            "sample share a cell, and the value is biased upward"
+        )
+        return replace(found, status=Status.TOO_FEW_REALIZATIONS, reason=reason)
+
+    def label(self, classes: Integers, ceiling: float) -> Estimate:
+        """Return I(Y;Bin) for `classes` of shape (n_samples,)."""
+        label_entropy = _entropy(np.bincount(classes))
+        repeated = np.repeat(classes, len(self.cells) // self.n_samples)
+        return self._estimate(_mutual_information(self.cells, repeated), min(label_entropy, ceiling))
+
+    def _estimate(self, value: float, ceiling: float) -> Estimate:
+        status, reason = Status.OK, ""
+        if self.n_samples == 1:
+            status, reason = Status.TOO_FEW_SAMPLES, "one sample carries no information"
+        elif saturates(value, ceiling):
+            status = Status.SATURATED
+            reason = (
+                f"{value:.4f} is within 0.1 nat of the ceiling {ceiling:.4f}: most samples are told apart"
+            )
+        return Estimate(
+            value=value,
+            std_error=None if self.realizations else 0.0,
+            ceiling=ceiling,
+            status=status,
+            reason=reason,
+            n_samples=self.n_samples,
+            n_units=self.n_units,
+        )
 
 
 def _entropy(counts: Integers) -> float:
@@ -139,22 +217,11 @@ def _mutual_information(cells: Integers, classes: Integers) -> float:
     return fsum((counts / n) * np.log(ratio))
 
 
-def _estimate(value: float, ceiling: float, n_samples: int, n_units: int) -> Estimate:
-    status, reason = Status.OK, ""
-    if n_samples == 1:
-        status, reason = Status.TOO_FEW_SAMPLES, "one sample carries no information"
-    elif saturates(value, ceiling):
-        status = Status.SATURATED
-        reason = f"{value:.4f} is within 0.1 nat of the ceiling {ceiling:.4f}: most samples are told apart"
-    return Estimate(
-        value=value,
-        std_error=0.0,
-        ceiling=ceiling,
-        status=status,
-        reason=reason,
-        n_samples=n_samples,
-        n_units=n_units,
-    )
+def _conditional_entropy(cells: Integers, classes: Integers) -> float:
+    """Return H(cells|classes) in nats, exactly 0 where the class decides the cell."""
+    joint, counts = np.unique(cells * (int(classes.max()) + 1) + classes, return_counts=True)
+    of_class = np.bincount(classes)[joint % (int(classes.max()) + 1)]
+    return fsum((counts / len(cells)) * np.log(of_class / counts))
 
 
 def _checked_edges(edges: ArrayLike, rule: Binning) -> Floats:

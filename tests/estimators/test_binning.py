@@ -251,6 +251,73 @@ def test_a_width_takes_no_edges() -> None:
         binned_mi([0.0, 1.0], edges=[0.0, 1.0])
 
 
+def test_realizations_by_hand() -> None:
+    """Two samples, four passes. Cells of the first 0 0 0 1, of the second 0 1 1 1: H(Bin) = ln 2.
+
+    H(Bin|X) = (3/4) ln(4/3) + (1/4) ln 4 = 2 ln 2 - (3/4) ln 3, with n = 2 and labels that are the samples.
+    """
+    x = [[[0.0], [0.5]], [[0.0], [1.5]], [[0.5], [1.5]], [[1.5], [1.5]]]
+    found = binned_mi(x, ["a", "b"], "width:1", realizations=True)
+    truth = LN2 - (2 * LN2 - 0.75 * LN3)
+    assert found.label is not None
+    for estimate in (found.input, found.label):
+        assert estimate.value == pytest.approx(truth, abs=1e-15)
+        assert estimate.ceiling == pytest.approx(LN2)
+        assert (estimate.status, estimate.std_error) == (Status.OK, None)
+        assert (estimate.n_samples, estimate.n_units) == (2, 1)
+    assert found.n_cells == 2
+
+
+def test_passes_that_agree_are_one_pass(rng: np.random.Generator) -> None:
+    """n = 50 samples of two units, three times each: H(Bin|X) is exactly zero, so nothing is too few."""
+    x, y = rng.standard_normal((50, 2)).round(), np.arange(50) % 3
+    once, thrice = binned_mi(x, y, "width:1"), binned_mi(np.stack([x] * 3), y, "width:1", realizations=True)
+    assert once.label is not None
+    assert thrice.label is not None
+    assert thrice.input.value == pytest.approx(once.input.value, abs=1e-14)
+    assert thrice.label.value == pytest.approx(once.label.value, abs=1e-14)
+    assert (thrice.input.status, thrice.n_cells) == (Status.OK, once.n_cells)
+
+
+def test_noise_alone_is_exactly_zero() -> None:
+    """Each of three samples visits both cells twice: independent counts."""
+    x = np.tile(np.array([0.0, 0.0, 1.0, 1.0])[:, None, None], (1, 3, 1))
+    assert binned_mi(x, realizations=True).input.value == 0.0
+
+
+def test_too_few_realizations_are_said(rng: np.random.Generator) -> None:
+    """Ten passes that never share a cell seem to tell all 20 samples apart, and know nothing of them."""
+    found = binned_mi(rng.standard_normal((10, 20, 6)), realizations=True).input
+    assert found.value == pytest.approx(log(20))
+    assert found.status == Status.TOO_FEW_REALIZATIONS
+    assert found.reason.startswith("H(Bin|X) = 2.3026 is within 0.1 nat of ln 10")
+    assert "biased upward" in found.reason
+    # 2000 passes over four cells of equal mass: the bias is 3 * 19 / (2 * 40,000) nat.
+    many = binned_mi(rng.integers(0, 4, (2000, 20, 1)), binning="width:1", realizations=True).input
+    assert many.status == Status.OK
+    assert many.value == pytest.approx(0.0, abs=4e-3)
+    assert binned_mi(rng.standard_normal((1, 20, 6)), realizations=True).input.status == Status.SATURATED
+
+
+def test_realizations_keep_units_samples_and_notes() -> None:
+    """Two passes, two samples, units in two axes; one NaN or one value below -1 belongs to one sample."""
+    x = np.arange(16.0).reshape(2, 2, 2, 2) / 16
+    found = binned_mi(x, binning="count:4", realizations=True)
+    assert (found.input.n_samples, found.input.n_units) == (2, 4)
+    x[:, 1, 0, 0] = -2.0
+    assert binned_mi(x, binning="szt", realizations=True).notes == (
+        "2 values of 1 samples below the first edge share a cell per unit",
+    )
+    x[0, 1, 0, 0] = nan
+    assert "in 1 of 2 samples" in binned_mi(x, realizations=True).input.reason
+    assert binned_mi(x, [0, 1], realizations=True).label is not None
+
+
+def test_realizations_need_two_axes() -> None:
+    with pytest.raises(UsageError, match=r"found shape \(3,\), expected \(realizations, samples, units\)"):
+        binned_mi([0.0, 1.0, 2.0], realizations=True)
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(1, 60), st.integers(1, 5), st.sampled_from(["szt", "width:0.5", "count:3", "quantile:3"]),
        st.integers(0, 999))  # fmt: skip
