@@ -27,7 +27,8 @@ from repstat.arrays import (
     group_rows,
     nonfinite_reason,
 )
-from repstat.clustering.pairs import FINE_BINS, Grid, Measure, PairCounts, count_pairs
+from repstat.clustering.errors import auc_influence, mean_influence, ratio_influence, subset_error
+from repstat.clustering.pairs import Grid, Measure, PairCounts, count_pairs
 from repstat.clustering.summary import DistanceSummary, separation, summarize
 from repstat.clustering.summary import distance_edges as edges_of
 from repstat.errors import UsageError
@@ -109,7 +110,7 @@ def clustering(
     labels
         Shape (n_samples,), classes as integers, booleans or strings.
     max_samples
-        Above this many samples a random subset is used; estimates then have no standard error.
+        Above this many samples a random subset is used; the standard error is then that of the subset.
     seed
         Of the subset.
     distance_edges
@@ -160,17 +161,23 @@ def _clustering(
     radius = float(np.sqrt(np.einsum("ij,ij->i", points, points).max(initial=0.0)))
     distance = Measure(
         Grid(0.0, float(edges[-1]) / scale, len(edges) - 1),
-        Grid(0.0, 2.0 * radius * (1.0 + 1e-9) if radius else 1.0, FINE_BINS),
+        2.0 * radius * (1.0 + 1e-9) if radius else 1.0,
     )
-    cosine = Measure(Grid(-1.0, 1.0, n_bins), Grid(-1.0, 1.0, FINE_BINS))
+    cosine = Measure(Grid(-1.0, 1.0, n_bins), 1.0)
     groups = group_rows(matrix[subset]).inverse
     with one_blas_thread():
         n_zero = count_pairs(points, groups, kinds, distance, cosine, _rounding(matrix, scale))
+        auc = (
+            auc_influence(distance, points, groups, kinds)
+            if len(subset) < len(matrix) and radius and distance.other.n_pairs
+            else None
+        )
+    estimates = _Numbers(len(subset), matrix.shape, scale, radius == 0.0, auc).all(
+        distance, cosine, labelled=classes is not None
+    )
     sizes = np.bincount(kinds)
     return Clustering(
-        estimates=_Numbers(len(subset), matrix.shape, scale, radius == 0.0).all(
-            distance, cosine, labelled=classes is not None
-        ),
+        estimates=estimates,
         distances=_summaries(distance, edges, scale, labelled=classes is not None),
         cosines=_summaries(cosine, np.linspace(-1.0, 1.0, n_bins + 1), 1.0, labelled=classes is not None),
         n_samples=len(subset),
@@ -217,6 +224,7 @@ class _Numbers:
     shape: tuple[int, ...]
     scale: float
     coincide: bool
+    auc_influence: Floats | None
 
     def all(self, distance: Measure, cosine: Measure, *, labelled: bool) -> dict[str, Estimate]:
         """Return every estimate by its quantity."""
@@ -234,10 +242,13 @@ class _Numbers:
         )
         return dict(zip(LABELLED, numbers, strict=True))
 
-    def _estimate(self, value: float, lower: float | None = None, upper: float | None = None) -> Estimate:
+    def _estimate(
+        self, value: float, influence: Floats | None, lower: float | None = None, upper: float | None = None
+    ) -> Estimate:
+        whole = self.n_samples == self.shape[0]
         return Estimate(
             value=value,
-            std_error=0.0 if self.n_samples == self.shape[0] else None,
+            std_error=0.0 if whole else subset_error(influence, self.shape[0]),
             lower_bound=lower,
             upper_bound=upper,
             n_samples=self.n_samples,
@@ -250,7 +261,10 @@ class _Numbers:
     def _mean(self, pairs: PairCounts, scale: float, missing: str) -> Estimate:
         if not pairs.n_pairs:
             return self._undefined(missing)
-        return self._estimate(pairs.total / pairs.n_pairs * scale)
+        influence = mean_influence(pairs)
+        return self._estimate(
+            pairs.total / pairs.n_pairs * scale, None if influence is None else influence * scale
+        )
 
     def _reason(self, distance: Measure) -> str:
         if not distance.same.n_pairs:
@@ -266,12 +280,13 @@ class _Numbers:
         between = distance.other.total / distance.other.n_pairs
         if between == 0.0:
             return self._undefined("samples of different classes coincide")
-        return self._estimate(within / between)
+        return self._estimate(within / between, ratio_influence(distance))
 
     def _auc(self, distance: Measure) -> Estimate:
         if reason := self._reason(distance):
             return self._undefined(reason)
-        return self._estimate(*separation(distance.same, distance.other))
+        value, lower, upper = separation(distance.same, distance.other)
+        return self._estimate(value, self.auc_influence, lower, upper)
 
 
 def _undefined(matrix: Matrix, classes: Integers | None, reason: str) -> Clustering:

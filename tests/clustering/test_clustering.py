@@ -4,6 +4,8 @@ from math import inf, nan, sqrt
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from repstat.clustering import Clustering, clustering, distance_edges, pairs
@@ -282,7 +284,8 @@ def test_a_subset_is_seeded_and_said(rng: np.random.Generator) -> None:
     assert found.notes == ("pairs of a random subset of 200 of 600 samples",)
     distance = found.estimates["between_class_distance"]
     assert distance.value == pytest.approx(10.0, abs=0.2)
-    assert (distance.std_error, distance.n_samples) == (None, 200)
+    assert distance.n_samples == 200
+    assert 0.0 < distance.std_error < 0.1
     assert clustering(x, y).estimates["between_class_distance"].std_error == 0.0
 
 
@@ -307,6 +310,19 @@ def test_edges_hold_every_distance_of_the_trajectory(rng: np.random.Generator) -
     opposite = np.array([[-1.0], [1.0]])
     assert clustering(opposite).distances["all"].n_above == 0
     assert distance_edges([np.full((3, 2), nan), np.ones((3, 2))])[-1] == 1.0
+
+
+@pytest.mark.parametrize("upper", [1e-9, 1e-3, 1.0, 1e3, 1e200])
+def test_edges_far_from_the_distances(rng: np.random.Generator, upper: float) -> None:
+    """n = 60 pairs of a plane against edges much narrower or wider, one distance on the last edge."""
+    x = np.append(rng.standard_normal((60, 1)), [[5.0], [5.0 + upper if upper < 10 else 6.0]], axis=0)
+    edges = np.linspace(0.0, upper, 8)
+    found = clustering(x, distance_edges=edges).distances["all"]
+    i, j = np.triu_indices(62, 1)
+    distance = np.abs(x[i] - x[j]).ravel()
+    assert found.n_pairs == len(distance)
+    # Centring rounds what lies on the last edge to either side.
+    assert abs(found.n_above - np.count_nonzero(distance > upper)) <= 1
 
 
 @pytest.mark.parametrize("edges", [[0.0], [0.0, 2.0, 3.0], [1.0, 2.0], [0.0, nan], [0.0, 0.0], [[0.0, 1.0]]])
@@ -336,3 +352,59 @@ def test_as_many_classes_as_samples_need_no_table_of_classes(rng: np.random.Gene
     assert found.n_singletons == 1500
     assert found.distances["between"].n_pairs == 1500 * 1499 // 2
     assert found.distances["between"].mean == pytest.approx(sqrt(np.pi), abs=0.1)
+
+
+def test_the_error_of_a_subset_is_honest(rng: np.random.Generator) -> None:
+    """n = 3000 in 3 units and two classes; 100 subsets of 300 (seeds 0 to 99) against all samples.
+
+    The value of all lies within 1.96 errors in 88 to 99 of 100: 95 +- 3 standard errors of the share, and
+    one more below, since the linear error is that of large subsets.
+    """
+    y = rng.integers(0, 2, 3000)
+    x = rng.standard_normal((3000, 3)) * (1.0 + 0.5 * y[:, None]) + y[:, None]
+    truth = values(clustering(x, y))
+    hits = dict.fromkeys(LABELLED, 0)
+    for seed in range(100):
+        found = clustering(x, y, max_samples=300, seed=seed).estimates
+        for name in LABELLED:
+            hits[name] += abs(found[name].value - truth[name]) <= 1.96 * found[name].std_error
+    assert all(88 <= hit <= 99 for hit in hits.values()), hits
+
+
+def test_too_few_pairs_tell_no_error(rng: np.random.Generator) -> None:
+    """100 of 200 samples, each its own class but for ten: the within pairs are of too few samples."""
+    y = np.where(np.arange(200) < 20, 0, np.arange(200))
+    found = clustering(rng.standard_normal((200, 3)), y, max_samples=100).estimates
+    assert found["within_class_distance"].std_error is None
+    assert found["distance_ratio"].std_error is None
+    assert found["distance_auc"].std_error is None
+    assert found["between_class_distance"].std_error > 0.0
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(n=st.integers(4, 60), d=st.integers(1, 6), exponent=st.integers(-40, 40), seed=st.integers(0, 999))
+def test_what_changes_nothing(n: int, d: int, exponent: int, seed: int) -> None:
+    """Permutation, scaling, rotation and shift, to what centring and rotation round off."""
+    rng = np.random.default_rng(seed)
+    x, y, order = rng.standard_normal((n, d)), rng.integers(0, 2, n), rng.permutation(n)
+    rotation = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    before = clustering(x, y).estimates
+    for moved, labels, factor in (
+        (x[order], y[order], 1.0),
+        (x * 2.0**exponent, y, 2.0**exponent),
+        (x @ rotation, y, 1.0),
+        (x + 7.0, y, 1.0),
+    ):
+        after = clustering(moved, labels).estimates
+        for name in set(LABELLED) - {"distance_auc"}:
+            size = factor if name.endswith("class_distance") else 1.0
+            if before[name].value is None:
+                assert after[name].value is None
+            else:
+                assert after[name].value == pytest.approx(
+                    before[name].value * size, rel=1e-6, abs=1e-9 * size
+                )
+        auc, again = before["distance_auc"], after["distance_auc"]
+        if auc.value is not None:
+            assert again.lower_bound - 1e-12 <= auc.upper_bound
+            assert auc.lower_bound - 1e-12 <= again.upper_bound
