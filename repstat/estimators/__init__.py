@@ -1,7 +1,8 @@
 """Information estimators: one method, one file, one citation. Arrays in, frozen dataclasses out, in nats."""
 
+from repstat.estimators.backend import Backend
 from repstat.estimators.binned import BinnedMI, binned_mi
 from repstat.estimators.binning import Binning
 from repstat.estimators.noisy_channel import NoisyMI, noisy_mi, pairwise_bounds
 
-__all__ = ["BinnedMI", "Binning", "NoisyMI", "binned_mi", "noisy_mi", "pairwise_bounds"]
+__all__ = ["Backend", "BinnedMI", "Binning", "NoisyMI", "binned_mi", "noisy_mi", "pairwise_bounds"]

@@ -1,36 +1,57 @@
-"""Monte Carlo over a mixture until the standard errors are small enough.
+"""Randomised quasi-Monte Carlo over a mixture until the standard errors are small enough.
 
-Two designs, one formula for the error. Up to `MAX_STRATIFIED` distinct centres every centre is a stratum,
-with draws in proportion to its weight: the spread between centres then adds nothing to the error. Above,
-samples are drawn at random, without replacement within a batch, as a single stratum: the spread between
-centres is part of the error, which is slightly overstated because nothing is taken off for the finite number
-of samples.
+Rows of centres are dealt into slots, each spread over the data; a slot meets the noises of a few independent
+replicates, shared by its rows. Two sources of error are told apart, as in two-stage sampling:
+
+- *within* a slot, between its replicates: the noise. |z|^2 is a control variate, with a coefficient from the
+  other slots, so that the estimate stays unbiased;
+- *between* slots, as long as not all of them were visited: the rows. Once all were, this part is gone.
+
+References
+----------
+W. G. Cochran, Sampling Techniques, 3rd ed. (Wiley, 1977), section 10.4 (two-stage sampling).
+A. B. Owen, Monte Carlo variance of scrambled net quadrature, SIAM J. Numer. Anal. 34 (1997) 1884,
+doi:10.1137/S0036142994277468.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from math import inf, log
 
 import numpy as np
 
 from repstat.arrays import Floats, Integers
-from repstat.estimators.mixture import Mixture, log_sums_of_others
+from repstat.estimators.mixture import LogSums, Mixture
+from repstat.estimators.quasirandom import NoiseDesign
+from repstat.estimators.slots import MIN_SLOTS, SLOT_ROWS, Slots
 
-MAX_STRATIFIED = 8192
-"""Distinct centres up to which each of them is sampled (two pairs each: 4 n^2 exponents)."""
+REPLICATE_NOISES = 16
+"""Noises of a replicate; twice as many where the tolerance is below `FINE`. With more the errors shrink
+further, but get heavier tails, and fewer truths lie within two of them than should."""
 
-FIRST_PAIRS = 2048
-"""Pairs of draws before the error is first believed: with fewer, a chance small variance stops the loop."""
+FINE = 0.004
+"""Tolerance (nats) below which larger Sobol sets pay."""
 
-BATCH_PAIRS = 2**16
-"""Pairs per batch at most: some ten float64 each are kept while a batch is reduced."""
+MAX_REPLICATES = 16
+"""Replicates of one visit to a slot; the first is of two, later ones as many as there are already."""
+
+CHECK_SLOTS = 8
+"""Slots between two looks at the error while not all slots were visited."""
 
 _PRIVATE_KEY = (0x72657073, 0x74617421)
 """Spawn key of the noise. Data made with default_rng(seed) must not share its stream with the noise: equal
 numbers once put every sample onto another centre and made the residual exceed ln n."""
 
+Kernel = Callable[[Integers, Floats, Sequence[float]], list[LogSums]]
+"""Log-sums of rows and noises for several noise standard deviations."""
+
+LeftOut = Callable[[Integers, Floats, LogSums, float], tuple[Floats, Floats]]
+"""Of each row: the mean of L over everyone, and of the same within its class less ln(n_class - 1)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Terms of a draw in nats; expectations over centres and noise are the estimates.
+    """Expectations in nats over centres and noise.
 
     Parameters
     ----------
@@ -38,17 +59,16 @@ class Terms:
         r >= 0 with I(X;T) = ln n - E r.
     label
         Log ratio with I(Y;T) = E label.
-    left_out
-        Residual of the leave-one-out entropy: ln(n - 1) - L.
-    label_lower, label_upper
-        The label term with one entropy left-one-out: within classes, or of the whole.
+    gap
+        What leaving out the own sample adds to h(T): E ln [A / n] - E ln [(A - 1) / (n - 1)], A = exp r.
+    class_gap
+        The same for h(T|Y), within classes.
     """
 
     residual: float
     label: float
-    left_out: float
-    label_lower: float
-    label_upper: float
+    gap: float
+    class_gap: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,116 +81,209 @@ class Sampled:
     n_draws: int
 
 
-def noise_rng(seed: int) -> np.random.Generator:
-    """Return the generator of the measurement noise for a seed."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=_PRIVATE_KEY))
+TERM_NAMES = tuple(f.name for f in fields(Terms))
 
 
-class _Moments:
-    """Counts, means and squared deviations of every term per stratum, merged batch by batch."""
-
-    def __init__(self, n_strata: int) -> None:
-        self.count = np.zeros(n_strata)
-        self.mean = np.zeros((5, n_strata))
-        self.deviation = np.zeros((5, n_strata))
-
-    def add(self, strata: Integers, terms: Floats) -> None:
-        """Add terms (5, n_pairs) that belong to the strata (n_pairs,)."""
-        count = np.bincount(strata, minlength=len(self.count)).astype(np.float64)
-        total = self.count + count
-        filled = np.maximum(total, 1.0)
-        for k, values in enumerate(terms):
-            mean = np.bincount(strata, values, len(count)) / np.maximum(count, 1.0)
-            squares = np.bincount(strata, (values - mean[strata]) ** 2, len(count))
-            shift = mean - self.mean[k]
-            self.deviation[k] += squares + shift**2 * self.count * count / filled
-            self.mean[k] += shift * count / filled
-        self.count = total
-
-    def overall(self, share: Floats) -> Floats:
-        """Return the means over all strata, weighted by `share` (n_strata,)."""
-        return self.mean @ share
-
-    def errors(self, share: Floats) -> Floats:
-        """Return the standard errors of `overall`."""
-        variance = self.deviation / np.maximum(self.count - 1.0, 1.0) / self.count
-        return np.sqrt(variance @ share**2)
+def noise_rng(seed: int, stream: int = 0) -> np.random.Generator:
+    """Return a generator of the measurement noise for a seed; streams are independent."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(*_PRIVATE_KEY, stream)))
 
 
-def sample_terms(mixture: Mixture, *, tolerance: float, max_draws: int, rng: np.random.Generator) -> Sampled:
-    """Sample the mixture until both standard errors are at most `tolerance`, or `max_draws` is spent.
+@dataclass(slots=True)
+class _Record:
+    """What was found at one noise standard deviation, slot by slot.
+
+    Parameters
+    ----------
+    visits
+        For each visited slot one array (3, n_replicates) per visit: residual, label term, covariate.
+    gaps
+        For each visited slot the two gaps (2,), from the same noise as its first terms.
+    n_draws
+        Rows times noises.
+    done
+        The tolerance is reached.
+    """
+
+    visits: list[list[Floats]] = field(default_factory=list)
+    gaps: list[Floats] = field(default_factory=list)
+    n_draws: int = 0
+    done: bool = False
+
+
+class Sampler:
+    """Sample rows of a mixture until both standard errors are at most `tolerance`, or `max_draws` is spent.
 
     Parameters
     ----------
     mixture
         At least two distinct centres.
+    stds
+        Noise standard deviations, in the units of the points. They share the noise, and the result for
+        each is what it would be alone.
+    kernel, left_out
+        Compute log-sums.
+    groups
+        Indices of the centres to draw from, in groups whose rows may share noise.
     tolerance
-        In nats.
+        In nats; infinite for one look at `MIN_SLOTS` slots.
     max_draws
-        At least four.
+        For each noise standard deviation, at least 16.
     rng
-        Source of the noise and of random subsets.
+        Source of all randomness.
     """
-    max_pairs = max_draws // 2
-    strata = _Strata(mixture, max_pairs)
-    moments = _Moments(len(strata.share))
-    own = strata.first_batch(min(max(FIRST_PAIRS, 2 * len(strata.share)), max_pairs), rng)
-    n_pairs = 0
-    while True:
-        moments.add(strata.of(own), _terms(mixture, own, rng))
-        n_pairs += len(own)
-        residual_error, label_error = moments.errors(strata.share)[:2]
-        error = max(residual_error, label_error)
-        # Five per cent more than the estimate asks for, or the last steps would be many and tiny.
-        wanted = int(min(n_pairs * (1.05 * (error / tolerance) ** 2 - 1.0), BATCH_PAIRS)) + 1
-        if error <= tolerance or n_pairs >= max_pairs:
-            break
-        own = strata.batch(min(max(wanted, 1), max_pairs - n_pairs), rng)
-    mean = Terms(*(float(m) for m in moments.overall(strata.share)))
-    return Sampled(mean, float(residual_error), float(label_error), 2 * n_pairs)
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        stds: Sequence[float],
+        kernel: Kernel,
+        left_out: LeftOut,
+        groups: Sequence[Integers],
+        *,
+        tolerance: float,
+        max_draws: int,
+        rng: np.random.Generator,
+    ) -> None:
+        n_noises = REPLICATE_NOISES * (2 if tolerance < FINE else 1)
+        n_rows = sum(map(len, groups))
+        least = max(min(SLOT_ROWS, n_rows) * MIN_SLOTS, n_rows if len(groups) > 1 else 0)
+        while 2 * n_noises * least > max_draws and n_noises > 1:
+            n_noises //= 2
+        self._mixture, self._stds = mixture, stds
+        self._kernel, self._left_out = kernel, left_out
+        self._tolerance, self._max_draws = tolerance, max_draws
+        self._design = NoiseDesign(mixture.points, n_noises, rng)
+        self._slots = Slots.deal(mixture, groups, n_noises, max_draws, rng)
+        self._records = [_Record() for _ in stds]
+        self._n_noises = n_noises
+
+    def run(self) -> list[Sampled]:
+        """Return what was sampled, one for each of the standard deviations."""
+        replicates = 2
+        self._first_round(replicates)
+        pass_size = sum(map(len, self._slots.members)) * self._n_noises
+        n_slots, spent = len(self._slots.members), replicates * pass_size
+        # Later rounds double the replicates, whatever the error: so none depends on what it was.
+        while any(len(r.visits) == n_slots and not r.done for r in self._records):
+            if spent + replicates * pass_size > self._max_draws:
+                break
+            for slot in range(n_slots):
+                self._visit(slot, replicates)
+            self._look()
+            spent += replicates * pass_size
+            replicates = min(2 * replicates, MAX_REPLICATES)
+        return [self._sampled(record) for record in self._records]
+
+    def _first_round(self, replicates: int) -> None:
+        """Visit the slots until the errors are small enough or `max_draws` is spent."""
+        needed = len(self._slots.members) if self._slots.all_needed else MIN_SLOTS
+        spent = 0
+        for slot, members in enumerate(self._slots.members):
+            spent += len(members) * self._n_noises * replicates
+            if spent > self._max_draws:
+                break
+            self._visit(slot, replicates)
+            seen = slot + 1
+            if seen >= needed and (seen - needed) % CHECK_SLOTS == 0:
+                self._look()
+            if all(record.done for record in self._records):
+                break
+        self._look()
+
+    def _look(self) -> None:
+        """Note which standard deviations have reached the tolerance."""
+        for record in self._records:
+            if not record.done and record.visits:
+                record.done = bool(self._means(record)[1].max() <= self._tolerance)
+
+    def _visit(self, slot: int, replicates: int) -> None:
+        members, share = self._slots.members[slot], self._slots.row_shares[slot]
+        noise, energy = self._design.draw(replicates)
+        active = [k for k, record in enumerate(self._records) if not record.done]
+        found = self._kernel(members, noise, [self._stds[k] for k in active])
+        for k, sums in zip(active, found, strict=True):
+            record = self._records[k]
+            terms = self._terms(members, sums, share)
+            if slot == len(record.visits):
+                record.visits.append([])
+                log_sums = self._left_out(members, noise, sums, self._stds[k])
+                record.gaps.append(self._gaps(terms.mean(axis=1), [float(share @ mean) for mean in log_sums]))
+            record.visits[slot].append(np.vstack([terms.reshape(2, replicates, -1).mean(axis=2), energy]))
+            record.n_draws += len(members) * len(noise)
+
+    def _terms(self, members: Integers, sums: LogSums, share: Floats) -> Floats:
+        """Return residual and label term of every noise, averaged over the rows: shape (2, n_noises)."""
+        residual = np.logaddexp(0.0, sums.everyone)
+        if self._mixture.n_classes == 1:
+            return np.stack([share @ residual, np.zeros(residual.shape[1])])
+        n_class = self._mixture.class_sizes[self._mixture.classes[members]]
+        label = np.logaddexp(0.0, sums.same_class)
+        label -= residual
+        label += np.log(self._mixture.n_samples / n_class)[:, None]
+        return np.stack([share @ residual, share @ label])
+
+    def _gaps(self, terms: Floats, log_sums: Sequence[float]) -> Floats:
+        """Return the gaps of a slot from its mean terms and its mean leave-one-out log-sums."""
+        n = self._mixture.n_samples
+        plug_in = log(n) - terms[0]
+        conditional = plug_in - terms[1]
+        return np.array([log(n - 1.0) - log_sums[0] - plug_in, -log_sums[1] - conditional])
+
+    def _means(self, record: _Record) -> tuple[Floats, Floats]:
+        """Return the means of residual and label term, and their standard errors."""
+        table = np.stack([np.concatenate(visits, axis=1) for visits in record.visits])
+        adjusted = _without_energy(table)
+        share = self._weights(len(table))
+        means = adjusted.mean(axis=2)
+        within = adjusted.var(axis=2, ddof=1) / table.shape[2]
+        variance = share**2 @ within
+        if len(table) < len(self._slots.members):
+            visited = len(table) / len(self._slots.members)
+            between = means.var(axis=0, ddof=1) / len(table) if len(table) > 1 else np.full(2, inf)
+            variance = (1.0 - visited) * between + visited * variance
+        return share @ means, np.sqrt(variance)
+
+    def _weights(self, n_visited: int) -> Floats:
+        """Return the weight of each visited slot; those that were not visited are like the others."""
+        if n_visited == len(self._slots.members):
+            return self._slots.shares
+        return np.full(n_visited, 1.0 / n_visited)
+
+    def _sampled(self, record: _Record) -> Sampled:
+        (residual, label), errors = self._means(record)
+        gap, class_gap = self._weights(len(record.visits)) @ np.array(record.gaps)
+        mean = Terms(float(residual), float(label), float(gap), float(class_gap))
+        return Sampled(mean, float(errors[0]), float(errors[1]), record.n_draws)
 
 
-class _Strata:
-    """Which components to draw from: every one in turn, or those of random samples."""
+def _without_energy(table: Floats) -> Floats:
+    """Take off from the terms what their covariate explains.
 
-    def __init__(self, mixture: Mixture, max_pairs: int) -> None:
-        every_one = mixture.n_points <= MAX_STRATIFIED and 2 * mixture.n_points <= max_pairs
-        self._weights = mixture.weights.astype(np.int64)
-        self._cumulative = np.cumsum(self._weights)
-        self.share = mixture.weights / mixture.n_samples if every_one else np.ones(1)
+    Parameters
+    ----------
+    table
+        Shape (n_slots, 3, n_replicates): two terms and a covariate of mean zero.
 
-    def of(self, own: Integers) -> Integers:
-        """Return the stratum of each component in `own`."""
-        return own if len(self.share) > 1 else np.zeros(len(own), dtype=np.int64)
-
-    def first_batch(self, n_pairs: int, rng: np.random.Generator) -> Integers:
-        """Return components for about `n_pairs` pairs of draws, every stratum at least twice."""
-        if len(self.share) == 1:
-            return self.batch(n_pairs, rng)
-        twice = np.repeat(np.arange(len(self.share)), 2)
-        return np.sort(np.concatenate([twice, self.batch(n_pairs - len(twice), rng)]))
-
-    def batch(self, n_pairs: int, rng: np.random.Generator) -> Integers:
-        """Return components, sorted, for at most `n_pairs` pairs in proportion to the weights."""
-        n_samples = int(self._cumulative[-1])
-        if len(self.share) == 1:
-            samples = rng.choice(n_samples, min(n_pairs, n_samples), replace=False, shuffle=False)
-        else:
-            steps = (np.arange(n_pairs) + rng.random()) * (n_samples / max(n_pairs, 1))
-            samples = np.minimum(steps.astype(np.int64), n_samples - 1)
-        return np.searchsorted(self._cumulative, np.sort(samples), side="right").astype(np.int64)
+    Returns
+    -------
+    adjusted
+        Shape (n_slots, 2, n_replicates). The coefficient of a slot comes from the replicates of the other
+        slots, on which its own noise has no influence: the expectation does not change.
+    """
+    deviation = table - table.mean(axis=2, keepdims=True)
+    products = np.einsum("str,sr->st", deviation, deviation[:, 2])
+    others = products.sum(axis=0) - products
+    known = others[:, 2:] > 0
+    coefficient = np.divide(others[:, :2], others[:, 2:], out=np.zeros((len(table), 2)), where=known)
+    return np.asarray(table[:, :2] - coefficient[:, :, None] * table[:, 2:])
 
 
-def _terms(mixture: Mixture, own: Integers, rng: np.random.Generator) -> Floats:
-    """Draw a pair of samples of each of `own` (sorted) and return mean terms, shape (5, n_pairs)."""
-    everyone, same_class = log_sums_of_others(mixture, own, rng)
-    n = mixture.n_samples
-    n_class = mixture.class_sizes[mixture.class_of(own)]
-    residual, class_residual = np.logaddexp(0.0, everyone), np.logaddexp(0.0, same_class)
-    conditional = np.log(n_class) - class_residual
-    left_out = np.log(n - 1.0) - everyone
-    alone = np.isneginf(same_class)
-    class_left_out = np.log(np.maximum(n_class - 1.0, 1.0)) - np.where(alone, 0.0, same_class)
-    plug_in = np.log(n) - residual
-    terms = [residual, plug_in - conditional, left_out, plug_in - class_left_out, left_out - conditional]
-    return np.stack([term.mean(axis=0) for term in terms])
+def combined(parts: Sequence[tuple[float, Sampled]]) -> Sampled:
+    """Return the whole of parts that were sampled apart, each with its share of the samples."""
+    mean = Terms(*(sum(share * getattr(s.mean, name) for share, s in parts) for name in TERM_NAMES))
+    residual, label = (
+        sum((share * getattr(s, name)) ** 2 for share, s in parts) ** 0.5
+        for name in ("residual_error", "label_error")
+    )
+    return Sampled(mean, residual, label, sum(s.n_draws for _, s in parts))

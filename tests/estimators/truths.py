@@ -120,7 +120,7 @@ def table() -> list[Case]:
 Estimator = Callable[[Floats, float, NDArray[np.int64]], tuple[Estimate, Estimate]]
 
 
-def failures(estimator: Estimator, cases: list[Case]) -> list[str]:
+def failures(estimator: Estimator, cases: list[Case], largest_error: float = 0.01) -> list[str]:
     """Names of the cases where (I(X;T), I(Y;T)) is off by more than four standard errors, or uncertain."""
     wrong = []
     for case in cases:
@@ -130,6 +130,9 @@ def failures(estimator: Estimator, cases: list[Case]) -> list[str]:
         ):
             assert estimate.value is not None
             assert estimate.std_error is not None
-            if estimate.std_error > 0.01 or abs(estimate.value - truth) > 4 * estimate.std_error + 1e-6:
+            if (
+                estimate.std_error > largest_error
+                or abs(estimate.value - truth) > 4 * estimate.std_error + 1e-6
+            ):
                 wrong.append(f"{case.name} {quantity}: {estimate.value} against {truth}")
     return wrong
