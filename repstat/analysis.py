@@ -2,6 +2,7 @@
 
 Layer by layer, a first pass over the checkpoints fixes what must be common to a trajectory (noise levels,
 bin and histogram edges); then each layer at each checkpoint is a task of its own (`repstat.cell`).
+`analyze` is long by its documentation.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from repstat.autoscale import MAX_CHECKPOINTS, pick_levels
 from repstat.cell import Outcome, Scales, Settings, Task, compute
 from repstat.clustering import Clustering, distance_edges
 from repstat.errors import ResourceError, UsageError
-from repstat.estimators import Binning
+from repstat.estimators import Backend, Binning
 from repstat.progress import Progress, Silent
 from repstat.results import Histogram, Results
-from repstat.scales import parse_noise, pooled_std
+from repstat.scales import AUTO, NoiseLevel, parse_noise, pooled_std
 from repstat.selection import select_layers
 from repstat.store import LayerView, Store, open_store
 from repstat.version import __version__
@@ -42,6 +44,7 @@ def analyze(
     seed: int = 0,
     workers: int = 1,
     executor: Executor | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Results:
     """Estimate mutual information and clustering for every layer of a store at every checkpoint.
@@ -52,7 +55,8 @@ def analyze(
         An open store, or the path of one.
     noise_std
         Noise levels for `repstat.noisy_mi`: numbers in activation units, ``0.1x`` for a multiple of the
-        layer's pooled standard deviation over the trajectory, or ``auto`` (``0.05x`` and ``0.2x``).
+        layer's pooled standard deviation over the trajectory, or ``auto``: two such multiples for each layer,
+        chosen so that the trajectory is neither saturated nor empty (`repstat.autoscale`).
     binning
         One or more binnings, or their text: ``szt``, ``width:0.07``, ``count:30``, ``quantile:30``.
     estimators
@@ -70,6 +74,8 @@ def analyze(
         one must guard its own code by ``if __name__ == "__main__":``.
     executor
         Computes instead of processes started here; its workers must see the store under the same path.
+    device
+        ``cpu``, or ``cuda`` for the products of `repstat.noisy_mi`.
     progress
         Receives progress and notes.
 
@@ -85,7 +91,7 @@ def analyze(
     StoreDamagedError
         The store is not sound; each layer is hashed while it is read.
     """
-    settings = _settings(noise_std, binning, estimators, tolerance, seed)
+    settings = _settings(noise_std, binning, estimators, tolerance, seed, device)
     pool = process_pool(workers) if executor is None and workers > 1 else nullcontext(executor)
     opened = nullcontext(store) if isinstance(store, Store) else open_store(store)
     with opened as source, pool as runner:
@@ -98,6 +104,7 @@ def _settings(
     estimators: str | Sequence[str],
     tolerance: float,
     seed: int,
+    device: str,
 ) -> Settings:
     if isinstance(estimators, str):
         estimators = [word.strip() for word in estimators.split(",")]
@@ -119,6 +126,7 @@ def _settings(
         )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise UsageError(what=f"seed {seed!r} is not a whole number of at least 0", fix="Give for example 0")
+    Backend.open(device)  # fails here rather than in each task
     specs = [binning] if isinstance(binning, str | Binning) else binning
     return Settings(
         noise=parse_noise(noise_std),
@@ -128,6 +136,7 @@ def _settings(
         estimators=tuple(dict.fromkeys(estimators)),
         tolerance=tolerance,
         seed=int(seed),
+        device=device,
     )
 
 
@@ -223,16 +232,31 @@ def _fix_scales(view: LayerView, steps: Sequence[int], settings: Settings) -> Sc
     def blocks() -> Iterator[NDArray[Any]]:
         return (view.at(step=step).read() for step in steps)
 
-    needs_spread = "noisy" in settings.estimators and any(n.relative for n in settings.noise)
-    spread = pooled_std(blocks()) if needs_spread else 0.0
+    noise, spread = settings.noise, 0.0
+    if "noisy" in settings.estimators and any(level.relative for level in noise):
+        spread = pooled_std(blocks())
+        noise = tuple(dict.fromkeys(_levels(view, steps, noise, spread)))
     return Scales(
-        noise_std=tuple(level.std(spread) for level in settings.noise),
+        noise=noise,
+        noise_std=tuple(level.std(spread) for level in noise),
         bin_edges=tuple(
             binning.edges(blocks()) if "binned" in settings.estimators else None
             for binning in settings.binnings
         ),
         distance_edges=distance_edges(blocks()) if "clustering" in settings.estimators else np.empty(0),
     )
+
+
+def _levels(
+    view: LayerView, steps: Sequence[int], noise: Sequence[NoiseLevel], spread: float
+) -> Iterator[NoiseLevel]:
+    """Yield the noise levels of a layer, those that ``auto`` stands for in its place."""
+    for level in noise:
+        if level != AUTO:
+            yield level
+            continue
+        some = np.unique(np.linspace(0, len(steps) - 1, MAX_CHECKPOINTS).round().astype(int))
+        yield from pick_levels((view.at(step=steps[i]).read() for i in some), spread)
 
 
 def _stack_histograms(layer: str, clusterings: Sequence[Clustering]) -> Iterator[Histogram]:

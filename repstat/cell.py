@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstat.clustering import Clustering, clustering
-from repstat.estimators import Binning, binned_mi, noisy_mi
+from repstat.estimators import Binning, NoisyMI, binned_mi, noisy_mi
 from repstat.results import Estimate, Row
 from repstat.scales import NoiseLevel
 from repstat.store import Store, open_store
@@ -29,12 +29,14 @@ class Settings:
     estimators: tuple[str, ...]
     tolerance: float
     seed: int
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """What all checkpoints of one layer share: noise levels in activation units and edges."""
+    """What all checkpoints of one layer share: noise levels, the same in activation units, and edges."""
 
+    noise: tuple[NoiseLevel, ...]
     noise_std: tuple[float, ...]
     bin_edges: tuple[Any, ...]
     distance_edges: NDArray[np.float64]
@@ -145,17 +147,18 @@ def _information(
 ) -> Iterator[Row]:
     """Yield the information rows of one cell."""
     settings, scales = task.settings, task.scales
-    for level, std in zip(settings.noise, scales.noise_std, strict=True):
-        if "noisy" not in settings.estimators:
-            break
-        found = noisy_mi(
+    channels: list[NoisyMI] = []
+    if "noisy" in settings.estimators:
+        channels = noisy_mi(
             cell.values,
-            std,
+            scales.noise_std,
             labels=labels,
             tolerance=settings.tolerance,
             seed=seed,
             input_entropy=input_entropy,
+            device=settings.device,
         )
+    for level, found in zip(scales.noise, channels, strict="noisy" in settings.estimators):
         for quantity, estimate in (("mi_input", found.input), ("mi_label", found.label)):
             if estimate is not None:
                 yield cell.row(
@@ -168,7 +171,7 @@ def _information(
                         "seed": seed,
                         "n_draws": found.n_draws,
                     },
-                    noise_std=std,
+                    noise_std=found.noise_std,
                     noise_model="measurement",
                 )
     for binning, edges in zip(settings.binnings, scales.bin_edges, strict=True):

@@ -1,7 +1,7 @@
 """The scale at which a layer is looked at: noise levels relative to its spread, the same along a trajectory.
 
 A noise level is written ``0.1`` (activation units), ``0.1x`` (times the layer's pooled standard deviation
-over all checkpoints) or ``auto``.
+over all checkpoints) or ``auto``, which `repstat.autoscale` turns into multiples of the spread.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from repstat.errors import UsageError
 
-AUTO = ("0.05x", "0.2x")
-"""Two looks at every layer: one that resolves most samples, one that merges close ones."""
 DIGITS = 3
 
 
@@ -59,17 +57,19 @@ class NoiseLevel:
         return float(f"{self.factor * spread:.{DIGITS}g}")
 
 
+AUTO = NoiseLevel("auto", 0.0, relative=True)
+"""Stands for levels that are picked for each layer when its trajectory is known."""
+
+
 def parse_noise(levels: str | float | Iterable[str | float]) -> tuple[NoiseLevel, ...]:
-    """Read one noise level, a comma-separated list, or a sequence of them; ``auto`` means `AUTO`."""
+    """Read one noise level, a comma-separated list, or a sequence of them; ``auto`` is `AUTO`."""
     if isinstance(levels, str):
         words: list[str] = levels.split(",")
     elif isinstance(levels, Iterable):
         words = [str(level) for level in levels]
     else:
         words = [str(levels)]
-    parsed = [
-        NoiseLevel.parse(each) for word in words for each in (AUTO if word.strip() == "auto" else (word,))
-    ]
+    parsed = (AUTO if word.strip() == AUTO.text else NoiseLevel.parse(word) for word in words)
     return tuple(dict.fromkeys(parsed))
 
 

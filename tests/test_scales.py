@@ -8,7 +8,8 @@ from repstat.scales import AUTO, NoiseLevel, parse_noise, pooled_std
 
 
 def test_levels_are_read() -> None:
-    assert [level.text for level in parse_noise("0.1, 2x,auto")] == ["0.1", "2x", *AUTO]
+    assert [level.text for level in parse_noise("0.1, 2x,auto")] == ["0.1", "2x", "auto"]
+    assert parse_noise("auto") == (AUTO,)
     assert [level.factor for level in parse_noise([0.5, "0.1x"])] == [0.5, 0.1]
     assert parse_noise(0.25) == (NoiseLevel("0.25", 0.25, relative=False),)
     assert len(parse_noise("0.1,0.1")) == 1

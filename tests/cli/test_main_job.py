@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import repstat
+from tests.cli.conftest import RunCli
 
 LN_4096 = float(np.log(4096))
 CHOSEN = (0, 8, 12, 19)
@@ -241,3 +242,29 @@ def test_extraction_resumes(run_cli, tmp_path: Path, trajectory: list[Path], dat
     with repstat.open_store(tmp_path / "acts.h5") as store:
         assert store.steps == (0, 13)
     assert run_cli("verify", tmp_path / "acts.h5").code == 0
+
+
+def test_picked_noise_levels_are_explained(store_file: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    """Round multiples of the spread in the table, and a sentence on where they come from."""
+    chosen = ("--estimators", "noisy", "--layers", "L004", "--steps", "0")
+    picked = run_cli("analyze", store_file, *chosen, "-o", tmp_path / "picked.results.h5")
+    assert picked.code == 0
+    assert "noise_std was picked for each layer, the same for all its checkpoints" in picked.out
+    assert "0.05x = " in picked.out
+    named = run_cli("analyze", store_file, *chosen, "--noise-std", "0.3", "-o", tmp_path / "named.results.h5")
+    assert named.code == 0
+    assert "was picked" not in named.out
+
+
+def test_a_device_that_is_not_there_is_refused_at_once(
+    store_file: Path, tmp_path: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from repstat.estimators import Backend
+
+    monkeypatch.setattr(Backend, "_torch", classmethod(lambda cls, device: "torch 9 sees no CUDA device"))
+    monkeypatch.setattr(Backend, "_cupy", classmethod(lambda cls, device: "cupy is not installed"))
+    done = run_cli("analyze", store_file, "--device", "cuda", "-o", tmp_path / "cuda.results.h5")
+    assert (done.code, done.out) == (2, "")
+    expected = "device 'cuda' is not there: torch 9 sees no CUDA device; cupy is not installed"
+    assert expected in " ".join(done.err.split())
+    assert not (tmp_path / "cuda.results.h5").exists()
