@@ -16,6 +16,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "exporters"
 MLPS = ("mlp.torchscript.onnx", "mlp.dynamo.onnx", "mlp.keras.onnx")
 CNNS = ("cnn.torchscript.onnx", "cnn.dynamo.onnx", "cnn.dynamo-unoptimised.onnx")
 ROUNDING = 1e-6
+FOLDED = ("cnn.torchscript.onnx",)
+"""Its exporter multiplies batch normalisation into the weights, whose last bit depends on the processor."""
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,6 @@ def test_exporting_again_gives_the_same_layers_and_weights(
     feeds = {"x": inputs[name.split(".")[0]]}
     old, new = values_of(FOLDER / name, feeds), values_of(again, feeds)
     assert all(np.abs(new[key] - old[key]).max() < ROUNDING for key in old)
-    if "keras" not in name:
+    if "keras" not in name and name not in FOLDED:
         prints = {opened(path).provenance()["weights_sha256"] for path in (again, FOLDER / name)}
         assert len(prints) == 1
