@@ -144,6 +144,21 @@ def test_the_population_bracket_holds_a_gaussian(d: int, n: int, std: float, see
     assert found.population_upper > found.population_lower
 
 
+@pytest.mark.parametrize(("n", "width"), [(50, 1.5), (500, 0.3)])
+def test_the_population_bracket_holds_in_expectation(n: int, width: float) -> None:
+    """S ~ N(0, 0.8^2 I) in five units at noise 0.5: truth (5/2) ln(1 + 0.64/0.25); means of 40 samples."""
+    truth = gaussian_information(0.64 * np.eye(5), 0.5)
+    ends = []
+    for seed in range(40):
+        samples = 0.8 * np.random.default_rng(seed).standard_normal((n, 5))
+        found = noisy_mi(samples, 0.5, seed=seed).input
+        ends.append((found.population_lower, found.population_upper))
+    (lower, upper), error = np.mean(ends, axis=0), np.std(ends, axis=0) / np.sqrt(40)
+    assert lower - 4 * error[0] <= truth <= upper + 4 * error[1]
+    assert lower < truth < upper
+    assert upper - lower < width
+
+
 def test_the_population_bracket_closes_with_samples() -> None:
     """Uniform samples at noise 0.1, n = 100 and 3000; truth 1.667113 by quadrature."""
     widths = []
