@@ -42,8 +42,8 @@ class Settings:
     seeds: int
 
 
-FULL = Settings(False, 2, 0.5, 16.0, 8.0, 2**22, 8)
-QUICK = Settings(True, 1, 0.15, 1.5, 1.0, 2**18, 4)
+FULL = Settings(False, 2, 0.3, 10.0, 5.0, 2**21, 8)
+QUICK = Settings(True, 1, 0.1, 1.5, 1.0, 2**18, 4)
 
 
 @contextmanager

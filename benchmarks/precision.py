@@ -22,7 +22,7 @@ TARGETS = (0.01, 0.001)
 WRONG = 4.0
 """Standard errors from the truth beyond which a peer is called wrong."""
 
-FEW, LEAST, MOST = 16, 128, 2**16
+FEW, LEAST, MOST = 16, 96, 2**16
 """Points of a peer's shorter run, and the least and the most of its longer one."""
 
 COLUMNS = (
@@ -197,6 +197,7 @@ def table(settings: Settings) -> Table:
         for level, std in noise_levels(centres, settings.quick):
             memory = _memory(case, std) if level == "middle" else {}
             ours, needed, truth = _repstat_row(centres, std, settings)
+            print(f"precision: {case.name}, {level} noise", flush=True)
             noise = f"{level}, {std:g}: I = {truth.value:.4f} ± {truth.error:.1g}, \\|z\\| = {truth.z:.1f}"
             name = case.name if level == "middle" or not rows or rows[-1][0] != case.name else ""
             rows.append([name, noise, "**repstat**", *ours, memory.get("repstat", "")])
