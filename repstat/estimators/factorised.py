@@ -32,7 +32,7 @@ from repstat.estimators.mixture import LogSums, Mixture
 TILE_COLUMNS = 1024
 """Centres per tile: with some 200 rows and noises 1.6 MB in float64, near the second-level cache."""
 
-FEW_CLASSES = 4
+FEW_CLASSES = 16
 """Classes up to which the product is cut at their borders; many classes get small ones of their own."""
 
 ROW_RADIUS = 40.0

@@ -37,8 +37,8 @@ ROUNDING = 1e-9
 MAX_WORK = 4e9
 """Centres times cells up to which a grid is worth it: some tenths of a second."""
 
-MAX_CELLS = 3e7
-"""Classes times cells up to which the logarithms are."""
+MAX_CELLS = 6e6
+"""Classes times cells up to which the logarithms are: again some tenths of a second."""
 
 SLAB = 64
 """Grid points of the first axis at a time."""
