@@ -225,7 +225,13 @@ def test_a_folder_store_gives_the_same_numbers(
     steps = [0, int(names[1].stem[5:])]
     options = {"noise_std": 0.3, "binning": "width:0.07", "layers": "L004", "steps": steps}
     one, other = repstat.analyze(store_file, **options), repstat.analyze(folder, **options)
-    assert [row.value for row in one.rows] == [row.value for row in other.rows]
+    for a, b in zip(one.rows, other.rows, strict=True):
+        if a.quantity == "distance_auc":
+            # Its bins divide the edges of a trajectory, which has four checkpoints here and two there.
+            assert a.value == pytest.approx(b.value, abs=1e-7)
+            assert b.lower_bound <= a.value <= b.upper_bound
+        else:
+            assert (a.quantity, a.value) == (b.quantity, b.value)
 
 
 def test_extraction_resumes(run_cli, tmp_path: Path, trajectory: list[Path], data_file: Path) -> None:
