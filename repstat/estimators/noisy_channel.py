@@ -166,7 +166,7 @@ def noisy_mi(
     Notes
     -----
     Time grows as n_distinct^2 * n_units up to some thousand distinct samples, and as n_distinct * n_units
-    above 32,768; memory as the input in float64 plus some tens of MB.
+    above 32,768; memory is about five times the input in float64, and some tens of MB.
     """
     matrix = activation_matrix(activations)
     n_samples, n_units = matrix.shape
