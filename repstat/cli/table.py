@@ -13,10 +13,10 @@ from repstat.cli import printable
 from repstat.cli.console import PipeConsole
 from repstat.cli.options import plural
 from repstat.results import Results, Row, Status
+from repstat.scales import AUTO
 from repstat.units import Units
 
 Column = tuple[str, Literal["left", "right"]]
-AUTO = "auto"
 AUTO_LEGEND = (
     "noise_std was picked for each layer, the same for all its checkpoints: the smallest round multiples x "
     "of its spread at which I(X;T) is at most about 0.8 and 0.4 of its ceiling. Levels differ between layers."
@@ -102,7 +102,7 @@ def print_results(results: Results, units: Units) -> None:
         if table.row_count:
             console.print(table)
     _print_legend(console, rows)
-    if AUTO in results.provenance.get("options", {}).get("noise_std", ()):
+    if AUTO.text in results.provenance.get("options", {}).get("noise_std", ()):
         console.print(AUTO_LEGEND, markup=False)
 
 

@@ -179,6 +179,8 @@ class _Tile:
         Shapes (n_rows, n_columns): inner products and distances; distances below the diagonal are zero.
     same
         Shape (n_rows, n_head): whether of one class; later columns are of other classes than all rows.
+    repeated
+        Shape (n_rows, n_rows): of the square on the diagonal, what is no pair or the second mention of one.
     n_zero
         Pairs of identical rows, of different classes and of the same.
     """
@@ -188,12 +190,8 @@ class _Tile:
     gram: Floats
     lengths: Floats
     same: NDArray[np.bool_]
+    repeated: NDArray[np.bool_]
     n_zero: tuple[int, int]
-
-    @property
-    def repeated(self) -> NDArray[np.bool_]:
-        """Of the square on the diagonal, what is no pair or the second mention of one."""
-        return np.tri(self.stop - self.start, dtype=np.bool_)
 
     def relation_bins(self, grid: Grid, values: Floats, counted: NDArray[np.bool_] | None = None) -> Integers:
         """Return bins: those of the same class after those of others, and last what is not counted."""
@@ -311,6 +309,5 @@ def _tiles(points: Floats, groups: Integers, classes: Integers) -> Iterator[_Til
             n_same = int(np.count_nonzero(identical[:, :n_head] & same))
             n_zero = int(np.count_nonzero(identical)) - n_same, n_same
         squared[:, : stop - start][repeated] = 0.0
-        yield _Tile(
-            start, stop, gram, np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared), same, n_zero
-        )
+        lengths = np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
+        yield _Tile(start, stop, gram, lengths, same, repeated, n_zero)

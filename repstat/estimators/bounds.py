@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repstat.arrays import Floats
-from repstat.estimators.mixture import Mixture, gram_cancels, half_distances, over_variance
+from repstat.estimators.mixture import Mixture, gram_cancels, half_distances, over_variance, slices
 
 TILE_POINTS = 384
 """Rows and columns of a tile: what it takes fits in the second-level cache."""
@@ -79,9 +79,9 @@ def mixture_bounds(mixture: Mixture, stds: Sequence[float]) -> list[PairwiseBoun
 
 def _tiles(n_points: int) -> Iterator[tuple[slice, slice]]:
     """Yield (rows, columns) that cover the upper triangle of the table of pairs."""
-    slices = [slice(at, min(at + TILE_POINTS, n_points)) for at in range(0, n_points, TILE_POINTS)]
-    for i, rows in enumerate(slices):
-        for columns in slices[i:]:
+    parts = list(slices(n_points, TILE_POINTS))
+    for i, rows in enumerate(parts):
+        for columns in parts[i:]:
             yield rows, columns
 
 

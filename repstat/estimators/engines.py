@@ -105,11 +105,12 @@ def sample_mixture(request: Request, stds: Sequence[float]) -> list[Sampled | No
             continue
         integrable = grid.worth_it(mixture, std)
         part = replace(request, tolerance=np.inf) if integrable else request
-        if not integrable and mixture.radius <= ROW_RADIUS * std and not _few_neighbours(part, std):
+        few = _few_neighbours(part, std)
+        if not integrable and mixture.radius <= ROW_RADIUS * std and not few:
             single = mixture.radius <= SINGLE_RADIUS * std and request.tolerance >= SINGLE_TOLERANCE
             shared.setdefault(single, []).append(std)
             continue
-        sampled = _apart(part, std)
+        sampled = _apart(part, std, by_neighbours=few)
         results[std] = _integrated(mixture, std, sampled) if integrable else sampled
     for single, together in shared.items():
         factorised = Factorised(mixture, backend=request.backend, single=single)
@@ -130,11 +131,11 @@ def _bias(request: Request) -> float:
     return min(SKIPPED * request.tolerance, MOST_SKIPPED)
 
 
-def _apart(request: Request, std: float) -> Sampled:
+def _apart(request: Request, std: float, *, by_neighbours: bool) -> Sampled:
     """Sample one standard deviation: groups of rows through products of their own, others by neighbours."""
     mixture = request.mixture
     groups = [_Group(np.arange(mixture.n_points), None)]
-    if not _few_neighbours(request, std) and 2 * mixture.n_points <= request.max_draws:
+    if not by_neighbours and 2 * mixture.n_points <= request.max_draws:
         groups = _compact_groups(mixture, std)
     kernels = [_kernel(request, group, std) for group in groups]
     if mixture.n_points <= MAX_STRATIFIED or len(groups) == 1:

@@ -27,7 +27,7 @@ import numpy as np
 
 from repstat.arrays import Floats, Integers
 from repstat.estimators.backend import Backend
-from repstat.estimators.mixture import LogSums, Mixture
+from repstat.estimators.mixture import LogSums, Mixture, slices
 
 TILE_COLUMNS = 1024
 """Centres per tile: with some 200 rows and noises 1.6 MB in float64, near the second-level cache."""
@@ -125,7 +125,7 @@ class Factorised:
         on_device = self.backend.array(left, self.dtype)
         own_waves = centres @ noise.T
         blocks = [_Block(self, rows, own, own_waves / std, std) for std in stds]
-        for tile in _tiles(len(self.index)):
+        for tile in slices(len(self.index), TILE_COLUMNS):
             shared = on_device @ self._augmented[tile].T
             for last, block in enumerate(blocks, start=1 - len(blocks)):
                 block.add(shared, tile, overwrite=last == 0)
@@ -208,8 +208,3 @@ class _Block:
                 np.log(self._backend.to_numpy(s)) - self._own_waves for s in (self._total, self._same)
             )
         return LogSums(everyone, same)
-
-
-def _tiles(n_columns: int) -> Iterator[slice]:
-    for start in range(0, n_columns, TILE_COLUMNS):
-        yield slice(start, min(start + TILE_COLUMNS, n_columns))

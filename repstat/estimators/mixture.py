@@ -231,9 +231,9 @@ def exact_log_sums(mixture: Mixture, rows: Integers, noise: Floats, std: float) 
         Standard deviation of the noise, in the units of the points.
     """
     everyone, same_class = np.empty((2, len(rows), len(noise)))
-    for few in _slices(len(noise), max(1, 16 * TILE_ELEMENTS // mixture.n_points)):
+    for few in slices(len(noise), max(1, 16 * TILE_ELEMENTS // mixture.n_points)):
         projections = (noise[few] / std) @ mixture.points.T
-        for some in _slices(len(rows), max(1, TILE_ELEMENTS // mixture.n_points)):
+        for some in slices(len(rows), max(1, TILE_ELEMENTS // mixture.n_points)):
             distances = over_variance(half_distances(mixture, rows[some], std), std)
             distances -= mixture.log_weights
             for at, row in enumerate(rows[some]):
@@ -249,5 +249,6 @@ def exact_log_sums(mixture: Mixture, rows: Integers, noise: Floats, std: float) 
     return LogSums(everyone, same_class)
 
 
-def _slices(length: int, step: int) -> Iterator[slice]:
+def slices(length: int, step: int) -> Iterator[slice]:
+    """Yield slices of `step` elements, the last one shorter, that cover `length`."""
     return (slice(start, min(start + step, length)) for start in range(0, length, step))

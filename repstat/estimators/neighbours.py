@@ -18,7 +18,7 @@ from math import log, sqrt
 import numpy as np
 
 from repstat.arrays import Floats, Integers
-from repstat.estimators.mixture import TILE_ELEMENTS, LogSums, Mixture, half_distances, over_variance
+from repstat.estimators.mixture import TILE_ELEMENTS, LogSums, Mixture, half_distances, over_variance, slices
 
 RINGS = 6
 """Distances tried as the last one that counts."""
@@ -58,8 +58,8 @@ def near_log_sums(mixture: Mixture, rows: Integers, noise: Floats, std: float, b
     everyone = np.full((len(rows), len(noise)), -np.inf)
     same_class = everyone.copy()
     step = max(1, TILE_ELEMENTS // mixture.n_points)
-    for start in range(0, len(rows), step):
-        some = rows[start : start + step]
+    for part_of_rows in slices(len(rows), step):
+        start, some = part_of_rows.start, rows[part_of_rows]
         pairs = _neighbours(mixture, some, std, bias)
         for part in _chunks(pairs.at, max(1, TILE_ELEMENTS // len(noise))):
             at, column = pairs.at[part], pairs.column[part]
@@ -82,8 +82,8 @@ def mean_neighbours(mixture: Mixture, rows: Integers, std: float, within: float)
     """Return how many centres lie within a distance (in noise_std) of a row, on average."""
     count = 0
     step = max(1, TILE_ELEMENTS // mixture.n_points)
-    for start in range(0, len(rows), step):
-        distances = over_variance(half_distances(mixture, rows[start : start + step], std), std)
+    for some in slices(len(rows), step):
+        distances = over_variance(half_distances(mixture, rows[some], std), std)
         count += int(np.count_nonzero(distances <= within**2 / 2.0))
     return count / len(rows)
 
