@@ -126,6 +126,16 @@ def test_a_device_that_is_not_there_is_said(device: str, text: str, monkeypatch:
         Backend.open(device)
 
 
+def test_the_libraries_themselves_are_asked_for_cuda() -> None:
+    """Nothing is replaced here: without CUDA what each library says, with it a backend."""
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        assert Backend.open("cuda").name == "cuda"
+        return
+    with pytest.raises(UsageError, match="device 'cuda' is not there: torch sees no CUDA device; cupy "):
+        Backend.open("cuda")
+
+
 def test_single_precision_is_good_where_it_is_used() -> None:
     """Up to a radius of 4.5 noise_std exponents err by less than 2e-5."""
     centres, rows, noise, _ = prepared("high dimension")
