@@ -10,6 +10,7 @@ distances as evidence of clustering).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
 import numpy as np
@@ -230,25 +231,35 @@ class _Numbers:
         """Return every estimate by its quantity."""
         away = "no such pair of samples away from the mean"
         if not labelled:
-            found = self._mean(distance.same, self.scale, ""), self._mean(cosine.same, 1.0, away)
+            found = (
+                self._mean(distance, distance.same, self.scale, ""),
+                self._mean(cosine, cosine.same, 1.0, away),
+            )
             return dict(zip(UNLABELLED, found, strict=True))
         numbers = (
-            self._mean(distance.same, self.scale, _NO_WITHIN),
-            self._mean(distance.other, self.scale, _NO_BETWEEN),
+            self._mean(distance, distance.same, self.scale, _NO_WITHIN),
+            self._mean(distance, distance.other, self.scale, _NO_BETWEEN),
             self._ratio(distance),
             self._auc(distance),
-            self._mean(cosine.same, 1.0, away if distance.same.n_pairs else _NO_WITHIN),
-            self._mean(cosine.other, 1.0, away if distance.other.n_pairs else _NO_BETWEEN),
+            self._mean(cosine, cosine.same, 1.0, away if distance.same.n_pairs else _NO_WITHIN),
+            self._mean(cosine, cosine.other, 1.0, away if distance.other.n_pairs else _NO_BETWEEN),
         )
         return dict(zip(LABELLED, numbers, strict=True))
 
     def _estimate(
-        self, value: float, influence: Floats | None, lower: float | None = None, upper: float | None = None
+        self,
+        value: float,
+        influence: Floats | None,
+        lower: float | None = None,
+        upper: float | None = None,
+        of_pairs: float = 0.0,
+        scale: float = 1.0,
     ) -> Estimate:
         whole = self.n_samples == self.shape[0]
+        error = 0.0 if whole else subset_error(influence, self.shape[0], of_pairs)
         return Estimate(
             value=value,
-            std_error=0.0 if whole else subset_error(influence, self.shape[0]),
+            std_error=None if error is None else error * scale,
             lower_bound=lower,
             upper_bound=upper,
             n_samples=self.n_samples,
@@ -258,12 +269,15 @@ class _Numbers:
     def _undefined(self, reason: str) -> Estimate:
         return Estimate.undefined(reason, n_samples=self.n_samples, n_units=self.shape[1])
 
-    def _mean(self, pairs: PairCounts, scale: float, missing: str) -> Estimate:
+    def _mean(self, measure: Measure, pairs: PairCounts, scale: float, missing: str) -> Estimate:
         if not pairs.n_pairs:
             return self._undefined(missing)
         influence = mean_influence(pairs)
         return self._estimate(
-            pairs.total / pairs.n_pairs * scale, None if influence is None else influence * scale
+            pairs.total / pairs.n_pairs * scale,
+            influence,
+            of_pairs=pairs.spread(measure.fine, measure.reach) / sqrt(pairs.n_pairs),
+            scale=scale,
         )
 
     def _reason(self, distance: Measure) -> str:

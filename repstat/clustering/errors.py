@@ -1,7 +1,14 @@
 """Standard errors over the choice of a random subset: how far the numbers of all samples may be.
 
 Each number is linearised in the weight of a sample (the Hajek projection), which takes of each sample only
-sums over its pairs. Samples are drawn without replacement, hence the factor 1 - n / n_total on the variance.
+sums over its pairs. Where these sums hardly differ, as those of cosines between opposite classes, what
+remains of a mean is the chance of single pairs, which is added. Samples are drawn without replacement, hence
+the factor 1 - n / n_total on the variance.
+
+References
+----------
+W. Hoeffding, A class of statistics with asymptotically normal distribution, Annals of Mathematical Statistics
+19 (1948) 293, doi:10.1214/aoms/1177730196.
 """
 
 from math import sqrt
@@ -15,13 +22,23 @@ MIN_ROWS = 20
 """Samples that must have pairs of a relation; from fewer, no error is told."""
 
 
-def subset_error(influence: Floats | None, n_total: int) -> float | None:
-    """Return the standard error of a number with this `influence` of each sample, shape (n_samples,)."""
+def subset_error(influence: Floats | None, n_total: int, of_pairs: float = 0.0) -> float | None:
+    """Return the standard error of a number.
+
+    Parameters
+    ----------
+    influence
+        Shape (n_samples,): of each sample on the number; None for no error.
+    n_total
+        Samples that the subset was drawn from.
+    of_pairs
+        Standard error of the number if its pairs were independent.
+    """
     if influence is None:
         return None
     n = len(influence)
     spread = float(np.square(influence - influence.mean()).sum())
-    return sqrt((1.0 - n / n_total) * n / (n - 1) * spread)
+    return sqrt((1.0 - n / n_total) * (n / (n - 1) * spread + of_pairs**2))
 
 
 def mean_influence(pairs: PairCounts) -> Floats | None:

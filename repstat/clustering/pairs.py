@@ -7,7 +7,7 @@ about 1e-7 of itself, far less than a fine bin. No n x n array is formed.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +102,18 @@ class PairCounts:
         """Pairs counted."""
         return int(self.coarse.sum())
 
+    def spread(self, fine: Grid, reach: float) -> float:
+        """Return the standard deviation of the values, from the grid they were counted on.
+
+        It is at most what the mean and the range of values from the lowest edge to `reach` allow (Bhatia and
+        Davis), which bounds it where a caller's edges make the grid coarse.
+        """
+        width = (fine.high - fine.low) / fine.n_bins
+        mean = self.total / self.n_pairs
+        bins = np.arange(len(self.fine)) + 0.5 - (mean - fine.low) / width
+        spread = width * sqrt(float(self.fine @ np.square(bins)) / self.n_pairs)
+        return min(spread, sqrt(max(0.0, reach - mean)) * sqrt(max(0.0, mean - fine.low)))
+
 
 class Measure:
     """One measure of pairs (distance or cosine): its grids and its counts of both relations.
@@ -115,7 +127,7 @@ class Measure:
     """
 
     def __init__(self, coarse: Grid, reach: float) -> None:
-        self.coarse = coarse
+        self.coarse, self.reach = coarse, reach
         self.fine, self.parts = coarse.refined(reach)
         self.same, self.other = (
             PairCounts(np.zeros(coarse.n_bins + 1, np.int64), np.zeros(self.fine.n_bins + 1, np.int64))

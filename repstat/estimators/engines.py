@@ -27,7 +27,7 @@ from repstat.estimators.factorised import (
 )
 from repstat.estimators.mixture import LogSums, Mixture, exact_log_sums
 from repstat.estimators.neighbours import mean_neighbours, near_log_sums, reach
-from repstat.estimators.sampling import Kernel, LeftOut, Sampled, Sampler, combined, noise_rng
+from repstat.estimators.sampling import REPLICATES, Kernel, LeftOut, Sampled, Sampler, combined, noise_rng
 from repstat.estimators.slots import MAX_STRATIFIED
 
 DRAW_RADIUS = 1.0e10
@@ -135,7 +135,7 @@ def _apart(request: Request, std: float, *, by_neighbours: bool) -> Sampled:
     """Sample one standard deviation: groups of rows through products of their own, others by neighbours."""
     mixture = request.mixture
     groups = [_Group(np.arange(mixture.n_points), None)]
-    if not by_neighbours and 2 * mixture.n_points <= request.max_draws:
+    if not by_neighbours and REPLICATES * mixture.n_points <= request.max_draws:
         groups = _compact_groups(mixture, std)
     kernels = [_kernel(request, group, std) for group in groups]
     if mixture.n_points <= MAX_STRATIFIED or len(groups) == 1:

@@ -7,6 +7,7 @@ W. G. Cochran, Sampling Techniques, 3rd ed. (Wiley, 1977), chapter 10 (two-stage
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log2
 
 import numpy as np
 
@@ -14,10 +15,10 @@ from repstat.arrays import Floats, Integers
 from repstat.estimators.mixture import Mixture
 
 SLOT_ROWS = 64
-"""Rows of a slot: more save exponentials, fewer give more independent noises."""
+"""Rows of a slot, about: more save exponentials, fewer give more different noises."""
 
 MIN_SLOTS = 64
-"""Slots before an error is believed: with 32, two per cent more of the truths lie beyond two errors."""
+"""Slots before the variance between them is believed, where not all are visited."""
 
 MAX_STRATIFIED = 2**14
 """Distinct weighted centres up to which all are visited; above, random samples are."""
@@ -35,6 +36,8 @@ class Slots:
         Weight of each row within its slot; they sum to one.
     shares
         Shape (n_slots,): weight of each slot; they sum to one.
+    group
+        Shape (n_slots,): of which group the rows are.
     all_needed
         Whether the slots differ so much in weight that an estimate needs all of them.
     """
@@ -42,6 +45,7 @@ class Slots:
     members: list[Integers]
     row_shares: list[Floats]
     shares: Floats
+    group: Integers
     all_needed: bool
 
     @classmethod
@@ -53,7 +57,7 @@ class Slots:
         max_draws: int,
         rng: np.random.Generator,
     ) -> "Slots":
-        """Deal rows; the usual sizes, or smaller ones where `max_draws` does not allow them.
+        """Deal rows; slots of the usual size, or smaller ones where `max_draws` does not allow them.
 
         Parameters
         ----------
@@ -62,14 +66,14 @@ class Slots:
         groups
             Rows that may share a slot; of several groups, all slots are needed.
         n_noises
-            Noises of a replicate.
+            Noises that a slot meets.
         max_draws
-            Rows times noises times two, at most.
+            Rows times noises, at most.
         rng
             Source of all randomness.
         """
         n_rows = sum(map(len, groups))
-        fits = n_rows <= MAX_STRATIFIED and 2 * n_noises * n_rows <= max_draws
+        fits = n_rows <= MAX_STRATIFIED and n_noises * n_rows <= max_draws
         whole = len(groups) > 1 or (mixture.weighted and fits)
         weights = mixture.weights
         if mixture.weighted and not whole:
@@ -77,22 +81,24 @@ class Slots:
             groups = [np.repeat(rows, weights[rows].astype(np.int64)) for rows in groups]
             weights = np.ones(mixture.n_points)
             n_rows = sum(map(len, groups))
-        size = max(1, min(SLOT_ROWS, n_rows, max_draws // (2 * n_noises * MIN_SLOTS)))
-        n_slots = [-(-len(rows) // size) for rows in groups]
-        copies = max(1, min(-(-MIN_SLOTS // sum(n_slots)), max_draws // (2 * n_noises * n_rows)))
-        members = [
-            part
-            for _ in range(copies)
-            for rows, n in zip(groups, n_slots, strict=True)
-            for part in _deal(mixture, rows, n, rng)
-        ]
-        total = np.array([weights[part].sum() for part in members])
+        size = SLOT_ROWS
+        if n_noises * n_rows > max_draws:
+            size = max(1, min(SLOT_ROWS, max_draws // (n_noises * MIN_SLOTS)))
+        dealt = [_deal(mixture, rows, _n_slots(len(rows), size), rng) for rows in groups]
+        members = [rows for parts in dealt for rows in parts]
+        total = np.array([weights[rows].sum() for rows in members])
         return cls(
             members=members,
-            row_shares=[weights[part] / t for part, t in zip(members, total, strict=True)],
+            row_shares=[weights[rows] / t for rows, t in zip(members, total, strict=True)],
             shares=total / total.sum(),
-            all_needed=whole or copies > 1,
+            group=np.repeat(np.arange(len(dealt)), [len(parts) for parts in dealt]),
+            all_needed=whole,
         )
+
+
+def _n_slots(n_rows: int, size: int) -> int:
+    """Return a power of two, as many noises make a Sobol net: slots then have about `size` rows."""
+    return 1 << min(round(log2(max(n_rows / size, 1.0))), int(log2(n_rows)))
 
 
 def _deal(mixture: Mixture, rows: Integers, n_slots: int, rng: np.random.Generator) -> list[Integers]:
