@@ -37,7 +37,7 @@ from repstat.estimators.bounds import PairwiseBounds, mixture_bounds
 from repstat.estimators.claims import Report
 from repstat.estimators.engines import Request, sample_mixture
 from repstat.estimators.mixture import Mixture, coordinates
-from repstat.estimators.sampling import Sampled
+from repstat.estimators.mixture_terms import MixtureTerms
 from repstat.results import Estimate
 from repstat.threads import one_blas_thread
 
@@ -320,11 +320,11 @@ def _bounds(mixture: Mixture, stds: Sequence[float]) -> list[PairwiseBounds | No
     return list(mixture_bounds(mixture, stds))
 
 
-def _check(sampled: Sampled | None, n_samples: int) -> None:
+def _check(sampled: MixtureTerms | None, n_samples: int) -> None:
     """Raise an error if a result contradicts itself."""
-    if sampled and sampled.mean.residual > log(n_samples) + 5.0 * sampled.residual_error + 1e-6:
+    if sampled and sampled.residual > log(n_samples) + 5.0 * sampled.residual_error + 1e-6:
         raise RepstatError(
             what="internal error: the mean residual exceeds ln n",
-            why=f"{sampled.mean.residual:.6g} against {log(n_samples):.6g}",
+            why=f"{sampled.residual:.6g} against {log(n_samples):.6g}",
             fix="Please report this with the data.",
         )
