@@ -174,7 +174,7 @@ def noisy_mi(
     if several and np.size(noise_std) == 0:
         raise UsageError(what="noise_std is empty", fix="Name at least one standard deviation.")
     stds = [_noise_std(std) for std in np.ravel(np.asarray(noise_std, object)).tolist()]
-    tolerance = _positive("tolerance", tolerance)
+    tolerance = checked_positive("tolerance", tolerance)
     checked_integer("seed", seed, 0)
     checked_integer("max_draws", max_draws, 16)
     ceiling = checked_ceiling(input_entropy, n_samples)
@@ -258,10 +258,11 @@ def checked_ceiling(input_entropy: float | None, n_samples: int) -> float:
 
 
 def _noise_std(value: float) -> float:
-    return _positive("noise_std", value, kind=" is a standard deviation and")
+    return checked_positive("noise_std", value, kind=" is a standard deviation and")
 
 
-def _positive(name: str, value: float, kind: str = "") -> float:
+def checked_positive(name: str, value: float, kind: str = "") -> float:
+    """Return one positive finite number after checking that it is one."""
     number = float(value) if np.isscalar(value) and not isinstance(value, str | bytes) else None
     if number is None:
         raise UsageError(what=f"{name}{kind} must be one number, got {value!r}")

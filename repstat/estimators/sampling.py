@@ -44,6 +44,9 @@ LEAST_POINTS = 128
 MAX_NOISES = 512
 """Noises of one call of the kernel: bounds memory."""
 
+LEAST_REGRESSED = 32
+"""Slots from which on covariates are used: their coefficients are estimated, too."""
+
 FUTILE = 0.1
 """Share of the variance by rows: once all slots were visited and noise adds less than this, it is enough."""
 
@@ -173,6 +176,9 @@ class Sampler:
         Source of all randomness.
     share
         Of the rows that the result is about, how much is in the slots.
+    covariates
+        Shape (n_slots, n_covariates): what is known of all rows that the result is about, and explains some
+        of the difference between slots; less the mean over all those rows.
     """
 
     def __init__(
@@ -187,10 +193,11 @@ class Sampler:
         max_draws: int,
         rng: np.random.Generator,
         share: float = 1.0,
+        covariates: Floats | None = None,
     ) -> None:
         self._slots, self._measure, self._stds = slots, measure, stds
         self._tolerance, self._max_draws, self._rng = tolerance, max_draws, rng
-        self._share = share
+        self._share, self._covariates = share, covariates
         self._n_slots, self._n_replicates = len(slots.members), budget.n_replicates
         self._pass_size = sum(map(len, slots.members)) * budget.n_replicates
         n_points = budget.n_points
@@ -238,7 +245,8 @@ class Sampler:
                 continue
             _, noise, rows = self._means(record)
             reached = (noise + rows)[:2].max() <= self._tolerance**2
-            futile = len(record.sums) == self._n_slots and bool((noise < FUTILE * rows)[:2].all())
+            futile = len(record.sums) == self._n_slots and bool((noise <= FUTILE * rows)[:2].all())
+            futile = futile and bool(rows.any())
             record.done = bool(reached) or futile
 
     def _visit(self, slot: int, n_points: int) -> None:
@@ -269,12 +277,16 @@ class Sampler:
         n_visited, n_replicates = len(table), self._n_replicates
         replicates = np.tensordot(self._weights(n_visited), table, axes=1)
         noise = replicates.var(axis=1, ddof=1) / n_replicates * _widening(n_replicates) ** 2
-        rows = np.zeros_like(noise)
+        means, rows = replicates.mean(axis=1), np.zeros_like(noise)
         unseen = 1.0 - self._share * n_visited / self._n_slots
         if unseen > 0.0:
             in_slots = table.var(axis=2, ddof=1).mean(axis=0) / n_replicates
-            rows = unseen * _between(table.mean(axis=2), in_slots) / n_visited
-        return replicates.mean(axis=1), noise, rows
+            of_slots = table.mean(axis=2)
+            if self._covariates is not None and n_visited >= LEAST_REGRESSED:
+                of_slots = _explained_away(of_slots, self._covariates[:n_visited])
+                means = of_slots.mean(axis=0)
+            rows = unseen * _between(of_slots, in_slots) / n_visited
+        return means, noise, rows
 
     def _weights(self, n_visited: int) -> Floats:
         """Return the weight of each visited slot; those that were not visited are like the others."""
@@ -295,6 +307,23 @@ def _widening(n_replicates: int) -> float:
     are heavier than normal, and sampling stops where the error happens to be small.
     """
     return float(stdtrit(max(1.0, (n_replicates - 1) * 2.0 / 3.0), 0.975) / ndtri(0.975))
+
+
+def _explained_away(means: Floats, covariates: Floats) -> Floats:
+    """Return slots' means less what covariates of mean zero explain by linear regression.
+
+    The mean over slots is then the regression estimator of survey sampling (Cochran, chapter 7).
+
+    Parameters
+    ----------
+    means
+        Shape (n_slots, n_terms).
+    covariates
+        Shape (n_slots, n_covariates).
+    """
+    centred = covariates - covariates.mean(axis=0)
+    slopes = np.linalg.lstsq(centred, means - means.mean(axis=0), rcond=1e-6)[0]
+    return np.asarray(means - covariates @ slopes)
 
 
 def _between(means: Floats, noise: Floats) -> Floats:

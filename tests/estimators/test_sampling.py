@@ -152,6 +152,7 @@ def test_the_error_is_that_of_noise_and_rows(rng: np.random.Generator) -> None:
     """Slots of mean 0 +- 1, 16 replicates +- 0.5 of 2 points each; 20 of 80 slots, then all 20 of 20."""
     sampler = Sampler.__new__(Sampler)
     sampler._n_slots, sampler._n_replicates, sampler._share = 80, 16, 1.0
+    sampler._covariates = None
     sampler._slots = Slots(
         [np.zeros(1, int)] * 80, [np.ones(1)] * 80, np.full(80, 1 / 80), np.zeros(80, int), all_needed=False
     )
@@ -287,6 +288,7 @@ def test_a_share_of_the_rows_leaves_an_error_when_all_slots_were_visited(rng: np
     """20 slots that hold a quarter of all rows: three quarters of the variance between them stay."""
     sampler = Sampler.__new__(Sampler)
     sampler._n_slots, sampler._n_replicates, sampler._share = 20, 16, 0.25
+    sampler._covariates = None
     sampler._slots = Slots(
         [np.zeros(1, int)] * 20, [np.ones(1)] * 20, np.full(20, 1 / 20), np.zeros(20, int), all_needed=True
     )
@@ -295,3 +297,17 @@ def test_a_share_of_the_rows_leaves_an_error_when_all_slots_were_visited(rng: np
     assert means == pytest.approx(table.mean(axis=(0, 2)))
     assert by_noise == pytest.approx([0, 0])
     assert by_rows == pytest.approx(0.75 * table[:, :, 0].var(axis=0, ddof=1) / 20)
+
+
+def test_covariates_explain_what_differs_between_slots() -> None:
+    """Means 2 c + 0.1 e of 40 slots out of many: the error is that of e, 400 z-scores are normal."""
+    scores = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        covariate = rng.standard_normal((40, 1))
+        means = 5.0 + 2.0 * covariate + 0.1 * rng.standard_normal((40, 1))
+        found = sampling._explained_away(means, covariate)
+        error = found.std(ddof=1) / sqrt(40)
+        assert error < 0.025
+        scores.append((found.mean() - 5.0) / error)
+    assert 0.9 < np.sqrt(np.mean(np.square(scores))) < 1.2
