@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from repstat.errors import RepstatError as RepstatError
     from repstat.estimators import BinnedMI as BinnedMI
     from repstat.estimators import Binning as Binning
+    from repstat.estimators import NetworkMI as NetworkMI
     from repstat.estimators import NoisyMI as NoisyMI
     from repstat.estimators import binned_mi as binned_mi
     from repstat.estimators import noisy_mi as noisy_mi
     from repstat.estimators import pairwise_bounds as pairwise_bounds
+    from repstat.estimators import sample_propagation_mi as sample_propagation_mi
     from repstat.extraction import extract as extract
     from repstat.results import Estimate as Estimate
     from repstat.results import Results as Results
@@ -38,6 +40,7 @@ _HOMES = {
     "Binning": "repstat.estimators",
     "Clustering": "repstat.clustering",
     "Estimate": "repstat.results",
+    "NetworkMI": "repstat.estimators",
     "NoisyMI": "repstat.estimators",
     "RepstatError": "repstat.errors",
     "Results": "repstat.results",
@@ -52,6 +55,7 @@ _HOMES = {
     "open_results": "repstat.store.results_file",
     "open_store": "repstat.store",
     "pairwise_bounds": "repstat.estimators",
+    "sample_propagation_mi": "repstat.estimators",
     "verify": "repstat.store",
 }
 

@@ -4,5 +4,17 @@ from repstat.estimators.backend import Backend
 from repstat.estimators.binned import BinnedMI, binned_mi
 from repstat.estimators.binning import Binning
 from repstat.estimators.noisy_channel import NoisyMI, noisy_mi, pairwise_bounds
+from repstat.estimators.sample_propagation import NetworkMI, dpi_violation, sample_propagation_mi
 
-__all__ = ["Backend", "BinnedMI", "Binning", "NoisyMI", "binned_mi", "noisy_mi", "pairwise_bounds"]
+__all__ = [
+    "Backend",
+    "BinnedMI",
+    "Binning",
+    "NetworkMI",
+    "NoisyMI",
+    "binned_mi",
+    "dpi_violation",
+    "noisy_mi",
+    "pairwise_bounds",
+    "sample_propagation_mi",
+]

@@ -14,7 +14,7 @@ import numpy as np
 from repstat.arrays import Floats
 from repstat.estimators.bounds import PairwiseBounds
 from repstat.estimators.engines import DRAW_RADIUS
-from repstat.estimators.sampling import Sampled
+from repstat.estimators.mixture_terms import MixtureTerms
 from repstat.results import Estimate, Status, saturates
 
 CERTAIN = 1e-12
@@ -26,7 +26,7 @@ class Report:
     """What may be claimed: values with their errors, bounds, ceilings, brackets and statuses."""
 
     bounds: PairwiseBounds | None
-    sampled: Sampled | None
+    sampled: MixtureTerms | None
     tolerance: float
     n_samples: int
     n_units: int
@@ -38,8 +38,8 @@ class Report:
             value, error = self._certain(bounds), 0.0
             above = 0.0 if value == 0.0 and self.n_samples > 1 else None
         else:
-            value, error = log(self.n_samples) - self.sampled.mean.residual, self.sampled.residual_error
-            above = value + self.sampled.mean.gap
+            value, error = log(self.n_samples) - self.sampled.residual, self.sampled.residual_error
+            above = value + self.sampled.gap
         return self._estimate(value, error, bounds, ceiling, (value, above))
 
     def label(self, class_sizes: Floats, input_ceiling: float) -> Estimate:
@@ -54,7 +54,7 @@ class Report:
             bounds = (min(self.bounds.label_lower, upper), upper)
         if self.sampled is None:
             return self._estimate(self._certain(bounds), 0.0, bounds, ceiling, (None, None))
-        mean = self.sampled.mean
+        mean = self.sampled
         below = None if class_sizes.min() < 2 else mean.label - mean.class_gap
         bracket = (below, mean.label + mean.gap)
         return self._estimate(mean.label, self.sampled.label_error, bounds, ceiling, bracket)

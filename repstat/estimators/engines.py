@@ -26,8 +26,9 @@ from repstat.estimators.factorised import (
     Factorised,
 )
 from repstat.estimators.mixture import LogSums, Mixture, exact_log_sums
+from repstat.estimators.mixture_terms import Kernel, LeftOut, MixtureTerms, sample_centres
 from repstat.estimators.neighbours import mean_neighbours, near_log_sums, reach
-from repstat.estimators.sampling import REPLICATES, Kernel, LeftOut, Sampled, Sampler, combined, noise_rng
+from repstat.estimators.sampling import REPLICATES, Sampled, combined, noise_rng
 from repstat.estimators.slots import MAX_STRATIFIED
 
 DRAW_RADIUS = 1.0e10
@@ -85,7 +86,7 @@ class _Group:
     centre: Floats | None
 
 
-def sample_mixture(request: Request, stds: Sequence[float]) -> list[Sampled | None]:
+def sample_mixture(request: Request, stds: Sequence[float]) -> list[MixtureTerms | None]:
     """Return what sampling or quadrature gives for every noise standard deviation.
 
     None where all centres coincide, or lie too far apart to be sampled in float64.
@@ -98,7 +99,7 @@ def sample_mixture(request: Request, stds: Sequence[float]) -> list[Sampled | No
         Noise standard deviations, in the units of the points.
     """
     mixture = request.mixture
-    results: dict[float, Sampled] = {}
+    results: dict[float, MixtureTerms] = {}
     shared: dict[bool, list[float]] = {}
     for std in dict.fromkeys(stds):
         if mixture.radius == 0.0 or mixture.radius > DRAW_RADIUS * std:
@@ -110,12 +111,12 @@ def sample_mixture(request: Request, stds: Sequence[float]) -> list[Sampled | No
             single = mixture.radius <= SINGLE_RADIUS * std and request.tolerance >= SINGLE_TOLERANCE
             shared.setdefault(single, []).append(std)
             continue
-        sampled = _apart(part, std, by_neighbours=few)
-        results[std] = _integrated(mixture, std, sampled) if integrable else sampled
+        terms = MixtureTerms.of(_apart(part, std, by_neighbours=few))
+        results[std] = _integrated(mixture, std, terms) if integrable else terms
     for single, together in shared.items():
         factorised = Factorised(mixture, backend=request.backend, single=single)
         found = _sample(request, together, _product_kernel(factorised), [np.arange(mixture.n_points)])
-        results |= dict(zip(together, found, strict=True))
+        results |= dict(zip(together, map(MixtureTerms.of, found), strict=True))
     return [results.get(std) for std in stds]
 
 
@@ -199,7 +200,7 @@ def _sample(
     groups: Sequence[Integers],
     stream: int = 0,
 ) -> list[Sampled]:
-    sampler = Sampler(
+    return sample_centres(
         request.mixture,
         stds,
         kernel,
@@ -209,7 +210,6 @@ def _sample(
         max_draws=request.max_draws,
         rng=noise_rng(request.seed, stream),
     )
-    return sampler.run()
 
 
 def _product_kernel(factorised: Factorised) -> Kernel:
@@ -262,9 +262,13 @@ def _left_out(mixture: Mixture) -> LeftOut:
     return means
 
 
-def _integrated(mixture: Mixture, std: float, sampled: Sampled) -> Sampled:
+def _integrated(mixture: Mixture, std: float, sampled: MixtureTerms) -> MixtureTerms:
     """Replace sampled information by integrals; what leaving samples out adds to it stays sampled."""
     integral = grid.integrate(mixture, std)
-    residual = log(mixture.n_samples) - integral.input
-    mean = replace(sampled.mean, residual=residual, label=integral.label)
-    return replace(sampled, mean=mean, residual_error=integral.input_error, label_error=integral.label_error)
+    return replace(
+        sampled,
+        residual=log(mixture.n_samples) - integral.input,
+        label=integral.label,
+        residual_error=integral.input_error,
+        label_error=integral.label_error,
+    )

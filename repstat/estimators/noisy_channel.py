@@ -37,7 +37,7 @@ from repstat.estimators.bounds import PairwiseBounds, mixture_bounds
 from repstat.estimators.claims import Report
 from repstat.estimators.engines import Request, sample_mixture
 from repstat.estimators.mixture import Mixture, coordinates
-from repstat.estimators.sampling import Sampled
+from repstat.estimators.mixture_terms import MixtureTerms
 from repstat.results import Estimate
 from repstat.threads import one_blas_thread
 
@@ -174,7 +174,7 @@ def noisy_mi(
     if several and np.size(noise_std) == 0:
         raise UsageError(what="noise_std is empty", fix="Name at least one standard deviation.")
     stds = [_noise_std(std) for std in np.ravel(np.asarray(noise_std, object)).tolist()]
-    tolerance = _positive("tolerance", tolerance)
+    tolerance = checked_positive("tolerance", tolerance)
     checked_integer("seed", seed, 0)
     checked_integer("max_draws", max_draws, 16)
     ceiling = checked_ceiling(input_entropy, n_samples)
@@ -258,10 +258,11 @@ def checked_ceiling(input_entropy: float | None, n_samples: int) -> float:
 
 
 def _noise_std(value: float) -> float:
-    return _positive("noise_std", value, kind=" is a standard deviation and")
+    return checked_positive("noise_std", value, kind=" is a standard deviation and")
 
 
-def _positive(name: str, value: float, kind: str = "") -> float:
+def checked_positive(name: str, value: float, kind: str = "") -> float:
+    """Return one positive finite number after checking that it is one."""
     number = float(value) if np.isscalar(value) and not isinstance(value, str | bytes) else None
     if number is None:
         raise UsageError(what=f"{name}{kind} must be one number, got {value!r}")
@@ -320,11 +321,11 @@ def _bounds(mixture: Mixture, stds: Sequence[float]) -> list[PairwiseBounds | No
     return list(mixture_bounds(mixture, stds))
 
 
-def _check(sampled: Sampled | None, n_samples: int) -> None:
+def _check(sampled: MixtureTerms | None, n_samples: int) -> None:
     """Raise an error if a result contradicts itself."""
-    if sampled and sampled.mean.residual > log(n_samples) + 5.0 * sampled.residual_error + 1e-6:
+    if sampled and sampled.residual > log(n_samples) + 5.0 * sampled.residual_error + 1e-6:
         raise RepstatError(
             what="internal error: the mean residual exceeds ln n",
-            why=f"{sampled.mean.residual:.6g} against {log(n_samples):.6g}",
+            why=f"{sampled.residual:.6g} against {log(n_samples):.6g}",
             fix="Please report this with the data.",
         )

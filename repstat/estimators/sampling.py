@@ -1,8 +1,9 @@
-"""Randomised quasi-Monte Carlo over a mixture until the standard errors are small enough.
+"""Randomised quasi-Monte Carlo over slots of rows until the standard errors are small enough.
 
-Rows of centres are dealt into slots, each spread over the data; a slot meets noises that its rows share. The
-slots walk along Sobol sequences: each takes the next few points, so that the noise which all slots met is
-spread as evenly as that of one. Two sources of error are told apart:
+Rows of centres are dealt into slots; a slot meets noises that its rows share (what it finds there is the
+business of a `Measure`, in `mixture_terms` and `channel`). The slots walk along Sobol sequences: each takes
+the next few points, so that the noise which all slots met is spread as evenly as that of one. Two sources of
+error are told apart:
 
 - the *noise*: everything is done with `REPLICATES` independent sequences, and their results differ;
 - the *rows*, as long as not all slots were visited: the slots differ. Once all were, this part is gone.
@@ -18,16 +19,15 @@ W. G. Cochran, Sampling Techniques, 3rd ed. (Wiley, 1977), section 10.4 (two-sta
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from math import inf, log
+from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from repstat.arrays import Floats, Integers
-from repstat.estimators.mixture import LogSums, Mixture
+from repstat.arrays import Floats
 from repstat.estimators.quasirandom import NoiseDesign
-from repstat.estimators.slots import MIN_SLOTS, SLOT_ROWS, Slots
+from repstat.estimators.slots import MIN_SLOTS, Slots
 
 REPLICATES = 16
 """Independent sequences: fewer make denser ones, but an error that is itself too uncertain."""
@@ -44,6 +44,12 @@ LEAST_POINTS = 128
 MAX_NOISES = 512
 """Noises of one call of the kernel: bounds memory."""
 
+LEAST_REGRESSED = 32
+"""Slots from which on covariates are used: their coefficients are estimated, too."""
+
+FUTILE = 0.1
+"""Share of the variance by rows: once all slots were visited and noise adds less than this, it is enough."""
+
 CHECK_SLOTS = 8
 """Slots between two looks at the error while not all slots were visited."""
 
@@ -51,46 +57,35 @@ _PRIVATE_KEY = (0x72657073, 0x74617421)
 """Spawn key of the noise. Data made with default_rng(seed) must not share its stream with the noise: equal
 numbers once put every sample onto another centre and made the residual exceed ln n."""
 
-Kernel = Callable[[Integers, Floats, Sequence[float]], list[LogSums]]
-"""Log-sums of rows and noises for several noise standard deviations."""
-
-LeftOut = Callable[[Integers, Floats, LogSums, float], tuple[Floats, Floats]]
-"""Of each row: the mean of L over everyone, and of the same within its class less ln(n_class - 1)."""
-
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """Expectations in nats over centres and noise.
+class Found:
+    """What a slot found with some noises at one noise standard deviation.
 
     Parameters
     ----------
-    residual
-        r >= 0 with I(X;T) = ln n - E r.
-    label
-        Log ratio with I(Y;T) = E label.
-    gap
-        What leaving out the own sample adds to h(T): E ln [A / n] - E ln [(A - 1) / (n - 1)], A = exp r.
-    class_gap
-        The same for h(T|Y), within classes.
+    terms
+        Shape (n_terms, n_noises): averages over the rows of the slot, in nats.
+    extras
+        Shape (n_extras,): numbers of less importance, for the first noises only and without an error.
     """
 
-    residual: float
-    label: float
-    gap: float
-    class_gap: float
+    terms: Floats
+    extras: Floats
+
+
+Measure = Callable[[int, Floats, Sequence[float], bool], list[Found]]
+"""Of a slot and noises, for several standard deviations; whether these are the first noises of the slot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """Means of the terms, the errors of the first two, and how many draws were made."""
+    """Means of the terms (n_terms,), their standard errors, means of the extras, and the number of draws."""
 
-    mean: Terms
-    residual_error: float
-    label_error: float
+    means: Floats
+    errors: Floats
+    extras: Floats
     n_draws: int
-
-
-TERM_NAMES = tuple(f.name for f in fields(Terms))
 
 
 def noise_rng(seed: int, stream: int = 0) -> np.random.Generator:
@@ -105,11 +100,11 @@ class _Record:
     Parameters
     ----------
     sums
-        For each visited slot, shape (2, n_replicates): residual and label term, summed over its noises.
+        For each visited slot, shape (n_terms, n_replicates): the terms, summed over its noises.
     n_points
         For each visited slot, the noises of one replicate.
-    gaps
-        For each visited slot the two gaps (2,), from its first noises.
+    extras
+        For each visited slot, shape (n_extras,).
     n_draws
         Rows times noises.
     done
@@ -118,63 +113,98 @@ class _Record:
 
     sums: list[Floats] = field(default_factory=list)
     n_points: list[int] = field(default_factory=list)
-    gaps: list[Floats] = field(default_factory=list)
+    extras: list[Floats] = field(default_factory=list)
     n_draws: int = 0
     done: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many replicates, and how many points of each a slot meets at first, so that the draws suffice."""
+
+    n_replicates: int
+    n_points: int
+
+    @classmethod
+    def fit(cls, tolerance: float, max_draws: int, wanted: int, least: int) -> "Budget":
+        """Return what fits `max_draws`.
+
+        Parameters
+        ----------
+        tolerance
+            In nats.
+        max_draws
+            Rows times noises.
+        wanted, least
+            Rows that are to be visited if possible, and in any case.
+        """
+        n_points = FIRST_FINE_POINTS if tolerance < FINE else FIRST_POINTS
+        while n_points > 1 and REPLICATES * n_points * wanted > max_draws:
+            n_points //= 2
+        n_replicates = REPLICATES
+        while n_replicates > 2 and n_replicates * n_points * least > max_draws:
+            n_replicates //= 2
+        return cls(n_replicates, n_points)
+
+    @property
+    def n_noises(self) -> int:
+        """Noises that a slot meets at first."""
+        return self.n_replicates * self.n_points
+
+
 class Sampler:
-    """Sample rows of a mixture until both standard errors are at most `tolerance`, or `max_draws` is spent.
+    """Visit slots until the standard errors of two terms are at most `tolerance`, or `max_draws` is spent.
 
     Parameters
     ----------
-    mixture
-        At least two distinct centres.
+    slots
+        What is visited.
+    measure
+        What is found there: two terms that the tolerance is for, and perhaps more.
     stds
         Noise standard deviations, in the units of the points. They share the noise, and the result for
         each is what it would be alone.
-    kernel, left_out
-        Compute log-sums.
-    groups
-        Indices of the centres to draw from, in groups whose rows may share noise.
+    points
+        Shape (n_points, n_axes): the centres, whose widest directions get the most even noise.
+    budget
+        Replicates and first points.
     tolerance
         In nats; infinite for one look at `MIN_SLOTS` slots.
     max_draws
         For each noise standard deviation, at least 16.
     rng
         Source of all randomness.
+    share
+        Of the rows that the result is about, how much is in the slots.
+    covariates
+        Shape (n_slots, n_covariates): what is known of all rows that the result is about, and explains some
+        of the difference between slots; less the mean over all those rows.
     """
 
     def __init__(
         self,
-        mixture: Mixture,
+        slots: Slots,
+        measure: Measure,
         stds: Sequence[float],
-        kernel: Kernel,
-        left_out: LeftOut,
-        groups: Sequence[Integers],
+        points: Floats,
+        budget: Budget,
         *,
         tolerance: float,
         max_draws: int,
         rng: np.random.Generator,
+        share: float = 1.0,
+        covariates: Floats | None = None,
     ) -> None:
-        self._mixture, self._stds = mixture, stds
-        self._kernel, self._left_out = kernel, left_out
+        self._slots, self._measure, self._stds = slots, measure, stds
         self._tolerance, self._max_draws, self._rng = tolerance, max_draws, rng
-        n_rows = sum(map(len, groups))
-        wanted, least = (n_rows, n_rows) if len(groups) > 1 else (SLOT_ROWS * MIN_SLOTS, MIN_SLOTS)
-        n_points = FIRST_FINE_POINTS if tolerance < FINE else FIRST_POINTS
-        while n_points > 1 and REPLICATES * n_points * min(wanted, n_rows) > max_draws:
-            n_points //= 2
-        n_replicates = REPLICATES
-        while n_replicates > 2 and n_replicates * n_points * min(least, n_rows) > max_draws:
-            n_replicates //= 2
-        self._slots = Slots.deal(mixture, groups, n_replicates * n_points, max_draws, rng)
-        self._n_slots = len(self._slots.members)
-        self._pass_size = sum(map(len, self._slots.members)) * n_replicates
+        self._share, self._covariates = share, covariates
+        self._n_slots, self._n_replicates = len(slots.members), budget.n_replicates
+        self._pass_size = sum(map(len, slots.members)) * budget.n_replicates
+        n_points = budget.n_points
         while n_points * self._n_slots < LEAST_POINTS and 2 * n_points * self._pass_size <= max_draws:
             n_points *= 2
-        self._n_points, self._n_replicates = n_points, n_replicates
-        self._design = NoiseDesign(mixture.points, n_replicates, rng)
+        self._n_points = n_points
+        self._design = NoiseDesign(points, budget.n_replicates, rng)
         self._records = [_Record() for _ in stds]
 
     def run(self) -> list[Sampled]:
@@ -209,10 +239,15 @@ class Sampler:
         self._look()
 
     def _look(self) -> None:
-        """Note which standard deviations have reached the tolerance."""
+        """Note which standard deviations have reached the tolerance, or will not by more noise."""
         for record in self._records:
-            if not record.done and record.sums:
-                record.done = bool(self._means(record)[1].max() <= self._tolerance)
+            if record.done or not record.sums:
+                continue
+            _, noise, rows = self._means(record)
+            reached = (noise + rows)[:2].max() <= self._tolerance**2
+            futile = len(record.sums) == self._n_slots and bool((noise <= FUTILE * rows)[:2].all())
+            futile = futile and bool(rows.any())
+            record.done = bool(reached) or futile
 
     def _visit(self, slot: int, n_points: int) -> None:
         """Let a slot meet the next points of every sequence."""
@@ -220,53 +255,38 @@ class Sampler:
         for _ in range(n_points // at_once):
             noise = self._design.draw(at_once)
             active = [k for k, record in enumerate(self._records) if not record.done]
-            found = self._kernel(self._slots.members[slot], noise, [self._stds[k] for k in active])
-            for k, sums in zip(active, found, strict=True):
-                self._note(slot, k, noise, sums)
+            first = any(slot == len(self._records[k].sums) for k in active)
+            found = self._measure(slot, noise, [self._stds[k] for k in active], first)
+            for k, one in zip(active, found, strict=True):
+                self._note(slot, self._records[k], one, first=first)
 
-    def _note(self, slot: int, k: int, noise: Floats, sums: LogSums) -> None:
+    def _note(self, slot: int, record: _Record, found: Found, *, first: bool) -> None:
         """Add what a slot found at one noise standard deviation."""
-        members, share = self._slots.members[slot], self._slots.row_shares[slot]
-        record = self._records[k]
-        terms = self._terms(members, sums, share)
-        if slot == len(record.sums):
-            record.sums.append(np.zeros((2, self._n_replicates)))
+        n_terms, n_noises = found.terms.shape
+        if first:
+            record.sums.append(np.zeros((n_terms, self._n_replicates)))
             record.n_points.append(0)
-            log_sums = self._left_out(members, noise, sums, self._stds[k])
-            record.gaps.append(self._gaps(terms.mean(axis=1), [float(share @ mean) for mean in log_sums]))
-        record.sums[slot] += terms.reshape(2, self._n_replicates, -1).sum(axis=2)
-        record.n_points[slot] += len(noise) // self._n_replicates
-        record.n_draws += len(members) * len(noise)
+            record.extras.append(found.extras)
+        record.sums[slot] += found.terms.reshape(n_terms, self._n_replicates, -1).sum(axis=2)
+        record.n_points[slot] += n_noises // self._n_replicates
+        record.n_draws += len(self._slots.members[slot]) * n_noises
 
-    def _terms(self, members: Integers, sums: LogSums, share: Floats) -> Floats:
-        """Return residual and label term of every noise, averaged over the rows: shape (2, n_noises)."""
-        residual = np.logaddexp(0.0, sums.everyone)
-        if self._mixture.n_classes == 1:
-            return np.stack([share @ residual, np.zeros(residual.shape[1])])
-        n_class = self._mixture.class_sizes[self._mixture.classes[members]]
-        label = np.logaddexp(0.0, sums.same_class)
-        label -= residual
-        label += np.log(self._mixture.n_samples / n_class)[:, None]
-        return np.stack([share @ residual, share @ label])
-
-    def _gaps(self, terms: Floats, log_sums: Sequence[float]) -> Floats:
-        """Return the gaps of a slot from its mean terms and its mean leave-one-out log-sums."""
-        n = self._mixture.n_samples
-        plug_in = log(n) - terms[0]
-        conditional = plug_in - terms[1]
-        return np.array([log(n - 1.0) - log_sums[0] - plug_in, -log_sums[1] - conditional])
-
-    def _means(self, record: _Record) -> tuple[Floats, Floats]:
-        """Return the means of residual and label term, and their standard errors."""
+    def _means(self, record: _Record) -> tuple[Floats, Floats, Floats]:
+        """Return the means of the terms, and the variances of these by noise and by rows that are not in."""
         table = np.stack(record.sums) / np.array(record.n_points)[:, None, None]
         n_visited, n_replicates = len(table), self._n_replicates
         replicates = np.tensordot(self._weights(n_visited), table, axes=1)
-        variance = replicates.var(axis=1, ddof=1) / n_replicates * _widening(n_replicates) ** 2
-        if n_visited < self._n_slots:
-            noise = table.var(axis=2, ddof=1).mean(axis=0) / n_replicates
-            rows = _between(table.mean(axis=2), noise)
-            variance += (1.0 - n_visited / self._n_slots) * rows / n_visited
-        return replicates.mean(axis=1), np.sqrt(variance)
+        noise = replicates.var(axis=1, ddof=1) / n_replicates * _widening(n_replicates) ** 2
+        means, rows = replicates.mean(axis=1), np.zeros_like(noise)
+        unseen = 1.0 - self._share * n_visited / self._n_slots
+        if unseen > 0.0:
+            in_slots = table.var(axis=2, ddof=1).mean(axis=0) / n_replicates
+            of_slots = table.mean(axis=2)
+            if self._covariates is not None and n_visited >= LEAST_REGRESSED:
+                of_slots = _explained_away(of_slots, self._covariates[:n_visited])
+                means = of_slots.mean(axis=0)
+            rows = unseen * _between(of_slots, in_slots) / n_visited
+        return means, noise, rows
 
     def _weights(self, n_visited: int) -> Floats:
         """Return the weight of each visited slot; those that were not visited are like the others."""
@@ -275,10 +295,9 @@ class Sampler:
         return np.full(n_visited, 1.0 / n_visited)
 
     def _sampled(self, record: _Record) -> Sampled:
-        (residual, label), errors = self._means(record)
-        gap, class_gap = self._weights(len(record.sums)) @ np.array(record.gaps)
-        mean = Terms(float(residual), float(label), float(gap), float(class_gap))
-        return Sampled(mean, float(errors[0]), float(errors[1]), record.n_draws)
+        means, noise, rows = self._means(record)
+        extras = self._weights(len(record.sums)) @ np.array(record.extras)
+        return Sampled(means, np.sqrt(noise + rows), extras, record.n_draws)
 
 
 def _widening(n_replicates: int) -> float:
@@ -288,6 +307,23 @@ def _widening(n_replicates: int) -> float:
     are heavier than normal, and sampling stops where the error happens to be small.
     """
     return float(stdtrit(max(1.0, (n_replicates - 1) * 2.0 / 3.0), 0.975) / ndtri(0.975))
+
+
+def _explained_away(means: Floats, covariates: Floats) -> Floats:
+    """Return slots' means less what covariates of mean zero explain by linear regression.
+
+    The mean over slots is then the regression estimator of survey sampling (Cochran, chapter 7).
+
+    Parameters
+    ----------
+    means
+        Shape (n_slots, n_terms).
+    covariates
+        Shape (n_slots, n_covariates).
+    """
+    centred = covariates - covariates.mean(axis=0)
+    slopes = np.linalg.lstsq(centred, means - means.mean(axis=0), rcond=1e-6)[0]
+    return np.asarray(means - covariates @ slopes)
 
 
 def _between(means: Floats, noise: Floats) -> Floats:
@@ -308,9 +344,9 @@ def _between(means: Floats, noise: Floats) -> Floats:
 
 def combined(parts: Sequence[tuple[float, Sampled]]) -> Sampled:
     """Return the whole of parts that were sampled apart, each with its share of the samples."""
-    mean = Terms(*(sum(share * getattr(s.mean, name) for share, s in parts) for name in TERM_NAMES))
-    residual, label = (
-        sum((share * getattr(s, name)) ** 2 for share, s in parts) ** 0.5
-        for name in ("residual_error", "label_error")
+    return Sampled(
+        np.asarray(sum(share * s.means for share, s in parts)),
+        np.sqrt(sum(np.square(share * s.errors) for share, s in parts)),
+        np.asarray(sum(share * s.extras for share, s in parts)),
+        sum(s.n_draws for _, s in parts),
     )
-    return Sampled(mean, residual, label, sum(s.n_draws for _, s in parts))

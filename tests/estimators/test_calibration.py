@@ -10,7 +10,7 @@ from math import log, sqrt
 import numpy as np
 import pytest
 
-from repstat.estimators import engines, grid, noisy_channel, noisy_mi, sampling
+from repstat.estimators import engines, grid, mixture_terms, noisy_channel, noisy_mi
 from tests.estimators.truths import Floats, cube, information, uniform_information
 
 N_SEEDS = 200
@@ -98,7 +98,7 @@ def test_every_kernel_serves_its_case(kernel: str, monkeypatch: pytest.MonkeyPat
     calls = {"product": 0, "neighbours": 0}
     product, near = engines._product_kernel, engines.near_log_sums
 
-    def counted_product(factorised: object) -> sampling.Kernel:
+    def counted_product(factorised: object) -> mixture_terms.Kernel:
         calls["product"] += 1
         return product(factorised)
 

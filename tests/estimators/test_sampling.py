@@ -13,8 +13,9 @@ from repstat.arrays import Integers
 from repstat.estimators import grid, sampling, slots
 from repstat.estimators.factorised import Factorised
 from repstat.estimators.mixture import LogSums, Mixture
+from repstat.estimators.mixture_terms import MixtureTerms, sample_centres
 from repstat.estimators.quasirandom import MAX_AXES, NoiseDesign
-from repstat.estimators.sampling import Sampled, Sampler, Terms, combined, noise_rng
+from repstat.estimators.sampling import Sampled, Sampler, combined, noise_rng
 from repstat.estimators.slots import SLOT_ROWS, Slots
 from tests.estimators.truths import Floats, cube, information
 
@@ -30,7 +31,7 @@ def run(
     seed: int = 0,
     tolerance: float = 0.01,
     max_draws: int = 2**24,
-) -> list[Sampled]:
+) -> list[MixtureTerms]:
     factorised = Factorised(centres)
 
     def kernel(rows: Integers, noise: Floats, some: Sequence[float]) -> list[LogSums]:
@@ -39,7 +40,7 @@ def run(
     def left_out(rows: Integers, noise: Floats, sums: LogSums, std: float) -> tuple[Floats, Floats]:
         return sums.everyone.mean(axis=1), sums.same_class.mean(axis=1)
 
-    sampler = Sampler(
+    found = sample_centres(
         centres,
         stds,
         kernel,
@@ -49,7 +50,7 @@ def run(
         max_draws=max_draws,
         rng=noise_rng(seed),
     )
-    return sampler.run()
+    return [MixtureTerms.of(sampled) for sampled in found]
 
 
 @pytest.mark.parametrize("n_axes", [1, 5, 16, 17, 40])
@@ -150,22 +151,26 @@ def test_weights_are_shares_and_many_become_samples(
 def test_the_error_is_that_of_noise_and_rows(rng: np.random.Generator) -> None:
     """Slots of mean 0 +- 1, 16 replicates +- 0.5 of 2 points each; 20 of 80 slots, then all 20 of 20."""
     sampler = Sampler.__new__(Sampler)
-    sampler._n_slots, sampler._n_replicates = 80, 16
+    sampler._n_slots, sampler._n_replicates, sampler._share = 80, 16, 1.0
+    sampler._covariates = None
     sampler._slots = Slots(
         [np.zeros(1, int)] * 80, [np.ones(1)] * 80, np.full(80, 1 / 80), np.zeros(80, int), all_needed=False
     )
     table = rng.standard_normal((20, 1, 1)) + 0.5 * rng.standard_normal((20, 2, 16))
     record = sampling._Record(sums=list(2 * table), n_points=[2] * 20)
-    means, errors = sampler._means(record)
+    means, by_noise, by_rows = sampler._means(record)
     noise = table.mean(axis=0).var(axis=1, ddof=1) / 16 * (2.2281 / 1.96) ** 2
     between = table.mean(axis=2).var(axis=0, ddof=1)
     rows = between - table.var(axis=2, ddof=1).mean(axis=0) / 16
     assert means == pytest.approx(table.mean(axis=(0, 2)))
-    assert errors**2 == pytest.approx(noise + 0.75 * rows / 20, rel=1e-3)
+    assert by_noise == pytest.approx(noise, rel=1e-3)
+    assert by_rows == pytest.approx(0.75 * rows / 20)
     # All slots visited: what lies between them is no error any more.
     sampler._n_slots = 20
     sampler._slots = replace(sampler._slots, shares=np.full(20, 1 / 20))
-    assert sampler._means(record)[1] ** 2 == pytest.approx(noise, rel=1e-3)
+    _, by_noise, by_rows = sampler._means(record)
+    assert by_noise == pytest.approx(noise, rel=1e-3)
+    assert not by_rows.any()
 
 
 def test_of_the_variance_between_slots_noise_explains_half_at_most() -> None:
@@ -209,10 +214,10 @@ def test_sampling_goes_on_for_either_error(ignored: int, monkeypatch: pytest.Mon
     """One of the two errors is said to be zero; the other alone has to bring sampling on."""
     real = Sampler._means
 
-    def one_is_zero(self: Sampler, record: object) -> tuple[Floats, Floats]:
-        means, errors = real(self, record)
-        errors[ignored] = 0.0
-        return means, errors
+    def one_is_zero(self: Sampler, record: object) -> tuple[Floats, ...]:
+        means, noise, rows = real(self, record)
+        noise[ignored] = 0.0
+        return means, noise, rows
 
     monkeypatch.setattr(Sampler, "_means", one_is_zero)
     corners = cube(6)
@@ -252,7 +257,7 @@ def test_a_part_of_the_slots_stands_for_all() -> None:
     for seed in range(60):
         (found,) = run(centres, [0.05], seed=seed, tolerance=0.02)
         assert found.n_draws < 6000 * 32
-        scores.append((found.mean.residual - truth) / found.residual_error)
+        scores.append((found.residual - truth) / found.residual_error)
     assert 0.35 <= np.sqrt(np.mean(np.square(scores))) <= 1.3
     assert abs(np.mean(scores)) < 4 / sqrt(60)
 
@@ -266,15 +271,43 @@ def test_groups_are_sampled_apart() -> None:
     assert {frozenset(s) for s in seen} == {frozenset({-1}), frozenset({1})}
     (found,) = run(centres, groups=groups, tolerance=0.003)
     truth = 7 * log(2) - 7 * information([-1, 1], 1.0)
-    assert found.mean.residual == pytest.approx(truth, abs=4 * found.residual_error)
+    assert found.residual == pytest.approx(truth, abs=4 * found.residual_error)
 
 
 def test_parts_combine_by_their_share() -> None:
-    parts = [
-        (0.25, Sampled(Terms(1, 2, 3, 4), 0.4, 0.8, 10)),
-        (0.75, Sampled(Terms(5, 6, 7, 8), 0.1, 0.0, 5)),
-    ]
-    found = combined(parts)
-    assert found.mean == Terms(4, 5, 6, 7)
-    assert found.residual_error == pytest.approx(np.hypot(0.1, 0.075))
-    assert (found.label_error, found.n_draws) == (pytest.approx(0.2), 15)
+    one = Sampled(np.array([1.0, 2.0]), np.array([0.4, 0.8]), np.array([3.0, 4.0]), 10)
+    other = Sampled(np.array([5.0, 6.0]), np.array([0.1, 0.0]), np.array([7.0, 8.0]), 5)
+    found = combined([(0.25, one), (0.75, other)])
+    assert found.means == pytest.approx([4, 5])
+    assert found.extras == pytest.approx([6, 7])
+    assert found.errors == pytest.approx([np.hypot(0.1, 0.075), 0.2])
+    assert found.n_draws == 15
+
+
+def test_a_share_of_the_rows_leaves_an_error_when_all_slots_were_visited(rng: np.random.Generator) -> None:
+    """20 slots that hold a quarter of all rows: three quarters of the variance between them stay."""
+    sampler = Sampler.__new__(Sampler)
+    sampler._n_slots, sampler._n_replicates, sampler._share = 20, 16, 0.25
+    sampler._covariates = None
+    sampler._slots = Slots(
+        [np.zeros(1, int)] * 20, [np.ones(1)] * 20, np.full(20, 1 / 20), np.zeros(20, int), all_needed=True
+    )
+    table = np.repeat(rng.standard_normal((20, 2, 1)), 16, axis=2)
+    means, by_noise, by_rows = sampler._means(sampling._Record(sums=list(table), n_points=[1] * 20))
+    assert means == pytest.approx(table.mean(axis=(0, 2)))
+    assert by_noise == pytest.approx([0, 0])
+    assert by_rows == pytest.approx(0.75 * table[:, :, 0].var(axis=0, ddof=1) / 20)
+
+
+def test_covariates_explain_what_differs_between_slots() -> None:
+    """Means 2 c + 0.1 e of 40 slots out of many: the error is that of e, 400 z-scores are normal."""
+    scores = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        covariate = rng.standard_normal((40, 1))
+        means = 5.0 + 2.0 * covariate + 0.1 * rng.standard_normal((40, 1))
+        found = sampling._explained_away(means, covariate)
+        error = found.std(ddof=1) / sqrt(40)
+        assert error < 0.025
+        scores.append((found.mean() - 5.0) / error)
+    assert 0.9 < np.sqrt(np.mean(np.square(scores))) < 1.2
