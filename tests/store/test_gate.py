@@ -95,13 +95,13 @@ def test_truncated(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "text"), [((2, 0), "found format 2.0"), ((1, 1), "found format 1.1"), ((0, 9), "format 0.9")]
+    ("version", "text"), [((2, 0), "found format 2.0"), ((1, 2), "found format 1.2"), ((0, 9), "format 0.9")]
 )
 def test_other_versions(copy: Path, version: tuple[int, int], text: str) -> None:
     edit(copy, lambda file: file.attrs.modify("schema_version", np.array(version)))
     message = refused(copy)
     assert text in message
-    assert "this repstat reads 1.0 to 1.0" in message
+    assert "this repstat reads 1.0 to 1.1" in message
 
 
 def edit(path: Path, change: Change) -> None:
