@@ -43,7 +43,7 @@ def write_header(file: h5py.File, header: Header) -> dict[str, h5py.Dataset]:
     records = _write_provenance(file.create_group("provenance"), header)
     _write_checkpoints(file.create_group("checkpoints"), header, records, scales, checkpoint)
     if header.noise is not None:
-        _write_noise(file.create_group("noise"), header.noise)
+        _write_noise(file.create_group("noise"), header.noise, scales)
     repeated = _write_conditional(file, header, scales)
     values = {}
     layers = file.create_group("layers")
@@ -89,11 +89,12 @@ def _write_samples(group: h5py.Group, header: Header, scales: "_Scales", sample:
         scales.attach(group.create_dataset("label", data=samples.labels.astype("<i8")), sample)
 
 
-def _write_noise(group: h5py.Group, noise: NoiseRecord) -> None:
+def _write_noise(group: h5py.Group, noise: NoiseRecord, scales: "_Scales") -> None:
     group.attrs["seed"] = np.array(noise.seed, dtype="<i8")
     put_texts(group, bit_generator=noise.bit_generator, checksum=noise.checksum)
-    group.create_dataset("layer", data=texts(list(noise.noise_std)))
-    group.create_dataset("noise_std", data=np.array(list(noise.noise_std.values()), dtype="<f8"))
+    layer = scales.make(group.create_dataset("layer", data=texts(list(noise.noise_std))), "layer")
+    noise_std = np.array(list(noise.noise_std.values()), dtype="<f8")
+    scales.attach(group.create_dataset("noise_std", data=noise_std), layer)
 
 
 def _write_conditional(file: h5py.File, header: Header, scales: "_Scales") -> tuple[h5py.Dataset, ...]:
@@ -206,7 +207,9 @@ class _Scales:
         self._references: dict[h5py.Dataset, list[tuple[h5py.Reference, int]]] = {}
 
     def add(self, group: h5py.Group, name: str, values: Any) -> h5py.Dataset:
-        scale = group.create_dataset(name, data=np.asarray(values, dtype="<i8"))
+        return self.make(group.create_dataset(name, data=np.asarray(values, dtype="<i8")), name)
+
+    def make(self, scale: h5py.Dataset, name: str) -> h5py.Dataset:
         scale.make_scale(name)
         self._references[scale] = []
         return scale
