@@ -65,8 +65,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _why_no_seed(seed: Any) -> str:
-    if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and -(2**63) <= seed < 2**63:
+    if _is_integer(seed) and -(2**63) <= seed < 2**63:
         return ""
     return f"its seed is {seed!r}, expected an integer of 64 bits"
 
@@ -103,8 +107,8 @@ class Conditional:
             why = "there are none"
         elif self.samples[0] < 0 or (np.diff(self.samples) <= 0).any():
             why = "their positions do not increase from 0 or more"
-        elif self.n_realizations < 1:
-            why = f"found {self.n_realizations} realizations of each, expected 1 or more"
+        elif not _is_integer(self.n_realizations) or self.n_realizations < 1:
+            why = f"found {self.n_realizations!r} realizations of each, expected 1 or more"
         elif not self.layers or len(set(self.layers)) < len(self.layers):
             why = "a layer occurs twice" if self.layers else "no layer has realizations of them"
         if why:

@@ -18,6 +18,7 @@ from tests.store.making import (
     NOISY,
     NOISY_LAYERS,
     checkpoint,
+    contents,
     record_noisy,
     record_some,
     repeats,
@@ -125,6 +126,7 @@ def test_noise_that_cannot_be(facts: dict[str, Any], text: str) -> None:
         ({"positions": [-1, 4]}, "their positions do not increase from 0"),
         ({"positions": [0.5]}, "found float64 of shape"),
         ({"n": 0}, "found 0 realizations of each"),
+        ({"n": 1.5}, "found 1.5 realizations of each"),
         ({"layers": ()}, "no layer has realizations of them"),
         ({"layers": ("L001", "L001")}, "a layer occurs twice"),
     ],
@@ -300,6 +302,25 @@ def test_a_flipped_bit_is_named(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreDamagedError, match=place):
         merge([copy], tmp_path / "all.h5")
     assert [entry.name for entry in tmp_path.iterdir()] == ["acts.h5"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_damage_of_one_byte_changes_a_number(copy: Path, rng: np.random.Generator) -> None:
+    """100 random bytes, seed of `rng`: each is noticed, or what is read is what was written."""
+    with open_store(copy) as store:
+        expected = contents(store)
+    original = copy.read_bytes()
+    noticed = 0
+    for position in rng.integers(0, len(original), 100):
+        damaged = bytearray(original)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        copy.write_bytes(damaged)
+        if verify(copy):
+            noticed += 1
+            continue
+        with open_store(copy) as store:
+            assert contents(store) == expected
+    assert noticed > 30
 
 
 def test_wrong_counts_are_found(copy: Path) -> None:
