@@ -78,7 +78,26 @@ def _store_facts(path: Path, store: "Store") -> dict[str, Any]:
             }
             for c in store.checkpoints
         ],
+        **_noise_facts(store),
     }
+
+
+def _noise_facts(store: "Store") -> dict[str, Any]:
+    if store.noise is None:
+        return {}
+    repeated = store.conditional
+    facts = {
+        "noise": [{"layer": key, "noise_std": std} for key, std in store.noise.noise_std.items()],
+        "noise_seed": store.noise.seed,
+        "realizations": store.n_realizations,
+    }
+    if repeated is not None:
+        facts |= {
+            "repeated_inputs": repeated.n,
+            "realizations_of_each": repeated.n_realizations,
+            "repeated_in": ", ".join(repeated.layers),
+        }
+    return facts
 
 
 def _results_facts(path: Path, results: "Results") -> dict[str, Any]:

@@ -7,6 +7,7 @@ Writing needs POSIX locks.
 from repstat.store.checkpoint import CheckpointWriter
 from repstat.store.layout import predicted_bytes
 from repstat.store.merge import merge
+from repstat.store.noise import Conditional, NoiseRecord
 from repstat.store.reader import Store, open_store
 from repstat.store.schema import Checkpoint, Samples
 from repstat.store.verify import verify
@@ -17,7 +18,9 @@ __all__ = [
     "ActivationView",
     "Checkpoint",
     "CheckpointWriter",
+    "Conditional",
     "LayerView",
+    "NoiseRecord",
     "Samples",
     "Store",
     "StoreWriter",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from repstat.adapter import Layer
 from repstat.store.header import Header
+from repstat.store.noise import Conditional, NoiseRecord
 from repstat.store.schema import Samples, from_json, to_json, to_text
 
 MAX_NAMED = 3
@@ -45,6 +46,8 @@ def _differences(first: Header, second: Header) -> Iterator[Difference]:
         yield _difference("n_realizations", first.n_realizations, second.n_realizations)
     yield from _of_samples(first.samples, second.samples)
     yield from _of_layers(first.layers, second.layers)
+    yield from _of_json("noise", _facts(first.noise), _facts(second.noise))
+    yield from _of_conditional(first.conditional, second.conditional)
 
 
 def _plain(identity: Mapping[str, Any]) -> Any:
@@ -97,11 +100,13 @@ def _close(first: float | None, second: float | None) -> bool:
     return isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _of_arrays(name: str, first: NDArray[np.int64], second: NDArray[np.int64]) -> Iterator[Difference]:
+def _of_arrays(
+    name: str, first: NDArray[np.int64], second: NDArray[np.int64], of: str = "sample"
+) -> Iterator[Difference]:
     unequal = np.flatnonzero(first != second)
     if unequal.size:
         position = int(unequal[0])
-        yield _difference(f"{name} of sample {position}", first[position], second[position])
+        yield _difference(f"{name} of {of} {position}", first[position], second[position])
 
 
 def _of_layers(first: Sequence[Layer], second: Sequence[Layer]) -> Iterator[Difference]:
@@ -114,6 +119,27 @@ def _of_layers(first: Sequence[Layer], second: Sequence[Layer]) -> Iterator[Diff
             was, now = (_comparable(layer, name) for layer in (one, other))
             if was != now:
                 yield _difference(f"{one.key} {name}", was, now)
+
+
+def _facts(noise: NoiseRecord | None) -> Any:
+    if noise is None:
+        return _MISSING
+    return {name: getattr(noise, name) for name in ("noise_std", "seed", "bit_generator", "checksum")}
+
+
+def _of_conditional(first: Conditional | None, second: Conditional | None) -> Iterator[Difference]:
+    if first is None or second is None:
+        if first is not second:
+            yield _difference("repeated inputs", *("none" if c is None else c.n for c in (first, second)))
+        return
+    if first.n_realizations != second.n_realizations:
+        yield _difference("realizations of a repeated input", first.n_realizations, second.n_realizations)
+    if first.n != second.n:
+        yield _difference("number of repeated inputs", first.n, second.n)
+    else:
+        yield from _of_arrays("position", first.samples, second.samples, "repeated input")
+    layers = [sorted(c.layers) for c in (first, second)]
+    yield from _of_json("layers with realizations of repeated inputs", *layers)
 
 
 def _comparable(layer: Layer, name: str) -> Any:

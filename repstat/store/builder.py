@@ -12,7 +12,7 @@ from repstat.store.header import Header, Records
 from repstat.store.staging import StagedFile
 from repstat.store.storefile import StoreFile, load, value_problems
 from repstat.store.structure import broken
-from repstat.store.values import ValueRecord, ValueTally
+from repstat.store.values import ValueRecord, ValueTally, put_rows
 
 
 class StoreFileBuilder:
@@ -39,9 +39,10 @@ class StoreFileBuilder:
             self._staged.check()
         except BaseException as error:
             self._give_up(error)
+        self._tables = header.tables
         self._tallies = {
-            layer.key: [ValueTally(header.n_realizations) for _ in header.checkpoints]
-            for layer in header.layers
+            key: [ValueTally(table.n_streams) for _ in header.checkpoints]
+            for key, table in self._tables.items()
         }
 
     def _give_up(self, error: BaseException) -> NoReturn:
@@ -50,19 +51,19 @@ class StoreFileBuilder:
         self._staged.discard()
         raise error if cause is None else cause
 
-    def append(self, key: str, rows: NDArray[Any], *, checkpoint: int = 0, realization: int = 0) -> None:
-        """Append rows, shape (rows, units), of the layer's dtype."""
+    def append(self, key: str, rows: NDArray[Any], *, checkpoint: int = 0, stream: int = 0) -> None:
+        """Append rows, shape (rows, units), of the layer's dtype, to the table `key`."""
         dataset = self._values[key]
         tally = self._tallies[key][checkpoint]
         stored = np.ascontiguousarray(rows, dtype=dataset.dtype)
-        start = tally.n_rows[realization]
-        dataset[checkpoint, realization, start : start + len(stored)] = stored
-        tally.add(realization, stored)
+        first = stream * self._tables[key].n_rows + tally.n_rows[stream]
+        put_rows(dataset, checkpoint, first, stored)
+        tally.add(stream, stored)
         self._staged.check()
 
-    def n_rows(self, key: str, *, checkpoint: int = 0, realization: int = 0) -> int:
+    def n_rows(self, key: str, *, checkpoint: int = 0, stream: int = 0) -> int:
         """Count the rows so far."""
-        return self._tallies[key][checkpoint].n_rows[realization]
+        return self._tallies[key][checkpoint].n_rows[stream]
 
     def record(self, key: str, checkpoint: int) -> ValueRecord:
         """Sum up what was appended."""

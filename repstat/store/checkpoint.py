@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from repstat.adapter import Layer
 from repstat.errors import InputRefusedError
 from repstat.store.builder import StoreFileBuilder
-from repstat.store.header import Header
+from repstat.store.header import Header, Table
 
 Errors = Callable[[], AbstractContextManager[None]]
 """Turns failures of the disk into errors that say what is kept."""
@@ -41,37 +42,64 @@ class CheckpointWriter:
         ResourceError
             If the disk is full.
         """
-        layer = self._layers.get(key)
-        if layer is None:
+        self._append(self._header.values_of(self._layer(key)), array, realization)
+
+    def write_conditional(self, key: str, array: NDArray[Any]) -> None:
+        """Append a batch of one layer's realizations of the repeated inputs.
+
+        Parameters
+        ----------
+        key
+            The layer. Layers may take turns in any order, also with `write`.
+        array
+            Shape (batch, *unit_shape), of the layer's dtype; the rows next in the order of (repeated input,
+            realization): all realizations of the first input, then of the next. A batch may end anywhere.
+
+        Raises
+        ------
+        InputRefusedError
+            If the layer, dtype, shape or number of rows is not what was announced.
+        ResourceError
+            If the disk is full.
+        """
+        table = self._header.conditional_of(self._layer(key))
+        if table is None:
+            raise self._refuse(key, "no realizations of repeated inputs were announced for it")
+        self._append(table, array, 0)
+
+    def _layer(self, key: str) -> Layer:
+        if key not in self._layers:
             raise self._refuse(key, f"the store has the layers {', '.join(self._layers)}")
-        array = np.asarray(array)
+        return self._layers[key]
+
+    def _append(self, table: Table, array: NDArray[Any], stream: int) -> None:
+        layer, array = table.layer, np.asarray(array)
         if array.dtype.newbyteorder("=") != layer.dtype.newbyteorder("="):
-            raise self._refuse(key, f"found dtype {array.dtype}, expected {layer.dtype}")
+            raise self._refuse(table.key, f"found dtype {array.dtype}, expected {layer.dtype}")
         if array.ndim == 0 or array.shape[1:] != layer.unit_shape:
             expected = ", ".join(map(str, ("batch", *layer.unit_shape)))
-            raise self._refuse(key, f"found shape {array.shape}, expected ({expected})")
-        if not 0 <= realization < self._header.n_realizations:
-            raise self._refuse(key, f"there is no realization {realization}")
-        n_rows = self._builder.n_rows(key, realization=realization) + len(array)
-        if n_rows > self._header.samples.n:
-            raise self._refuse(key, f"found {n_rows} samples, expected {self._header.samples.n}")
+            raise self._refuse(table.key, f"found shape {array.shape}, expected ({expected})")
+        if not 0 <= stream < table.n_streams:
+            raise self._refuse(table.key, f"there is no realization {stream}")
+        n_rows = self._builder.n_rows(table.key, stream=stream) + len(array)
+        if n_rows > table.n_rows:
+            raise self._refuse(table.key, f"found {n_rows} {table.rows}, expected {table.n_rows}")
         with self._errors():
-            rows = array.reshape(len(array), layer.n_units)
-            self._builder.append(key, rows, realization=realization)
+            self._builder.append(table.key, array.reshape(len(array), layer.n_units), stream=stream)
 
     def check_complete(self) -> None:
-        """Refuse to end before every layer has every sample.
+        """Refuse to end before every layer has every sample, and every realization of the repeated inputs.
 
         Raises
         ------
         InputRefusedError
             Naming the first layer that has not.
         """
-        for key in self._layers:
-            for realization in range(self._header.n_realizations):
-                n_rows = self._builder.n_rows(key, realization=realization)
-                if n_rows != self._header.samples.n:
-                    raise self._refuse(key, f"got {n_rows} of {self._header.samples.n} samples")
+        for key, table in self._header.tables.items():
+            for stream in range(table.n_streams):
+                n_rows = self._builder.n_rows(key, stream=stream)
+                if n_rows != table.n_rows:
+                    raise self._refuse(key, f"got {n_rows} of {table.n_rows} {table.rows}")
 
     def _refuse(self, key: str, why: str) -> InputRefusedError:
         step = self._header.checkpoints[0].step

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from repstat.adapter import Layer, LayerKind
 from repstat.errors import InputRefusedError
 from repstat.store.header import DIGEST, Header, Records, metadata_digest, raw_attribute
-from repstat.store.schema import LAYER_KINDS, Checkpoint, Samples, from_json
+from repstat.store.noise import Conditional, NoiseRecord, check_noise
+from repstat.store.schema import CONDITIONAL, LAYER_KINDS, Checkpoint, Samples, from_json
 from repstat.store.structure import broken
 from repstat.store.values import ValueRecord
 
@@ -55,12 +56,14 @@ class _Decoder:
             n_realizations=n_realizations,
             created_at=self._text(self._file, "created_at"),
             creator=self._text(self._file, "creator"),
-            schema_version=cast(tuple[int, int], tuple(self._file.attrs["schema_version"].tolist())),
+            noise=self._noise(),
+            conditional=self._conditional(layers),
         )
+        self._check_noise(header)
         self._check_scale("checkpoint", np.array(header.steps))
         self._check_scale("realization", np.arange(n_realizations))
         self._check_scale("sample", samples.index)
-        return header, {layer.key: self._records(layer.key) for layer in layers}
+        return header, {key: self._records(key) for key in header.tables}
 
     def _refuse(self, place: str, why: str) -> NoReturn:
         raise broken(self._path, place.lstrip("/"), why)
@@ -111,6 +114,51 @@ class _Decoder:
             )
         except InputRefusedError as error:
             self._refuse("samples", str(error))
+
+    def _noise(self) -> NoiseRecord | None:
+        if "noise" not in self._file:
+            return None
+        group = self._file["noise"]
+        keys = self._texts(group["layer"])
+        if len(set(keys)) < len(keys):
+            self._refuse("noise/layer", "a layer occurs twice")
+        try:
+            return NoiseRecord(
+                noise_std=dict(zip(keys, group["noise_std"][...].tolist(), strict=True)),
+                seed=int(group.attrs["seed"]),
+                bit_generator=self._text(group, "bit_generator"),
+                checksum=self._text(group, "checksum"),
+            )
+        except InputRefusedError as error:
+            self._refuse("noise", str(error))
+
+    def _conditional(self, layers: tuple[Layer, ...]) -> Conditional | None:
+        names = (CONDITIONAL, "conditional_sample", "conditional_realization")
+        with_it = tuple(layer.key for layer in layers if CONDITIONAL in self._file["layers"][layer.key])
+        missing = [name for name in names if name not in self._file]
+        if len(missing) == len(names) and not with_it:
+            return None
+        if missing:
+            self._refuse(missing[0], "it is missing, but other parts of repeated inputs are there")
+        for key in with_it:
+            group = self._file["layers"][key]
+            if group["value"].dtype != group[CONDITIONAL]["value"].dtype:
+                self._refuse(f"layers/{key}/{CONDITIONAL}/value", "its type is not that of the layer's value")
+        n_realizations = len(self._file["conditional_realization"])
+        try:
+            return Conditional(self._file[CONDITIONAL]["position"][...], n_realizations, with_it)
+        except InputRefusedError as error:
+            self._refuse(CONDITIONAL, str(error))
+
+    def _check_noise(self, header: Header) -> None:
+        repeated = header.conditional
+        try:
+            check_noise(header.noise, repeated, header.samples.n, header.layers)
+        except InputRefusedError as error:
+            self._refuse(CONDITIONAL, str(error))
+        if repeated is not None:
+            self._check_scale("conditional_sample", header.samples.index[repeated.samples])
+            self._check_scale("conditional_realization", np.arange(repeated.n_realizations))
 
     def _checkpoints(self) -> tuple[Checkpoint, ...]:
         group = self._file["checkpoints"]

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstat.adapter import Layer
-from repstat.store.header import DIGEST, Header, Records, metadata_digest
-from repstat.store.layout import chunk_shape
-from repstat.store.schema import SCHEMA, metric_table, to_json, to_text
+from repstat.store.header import DIGEST, Header, Records, Table, metadata_digest
+from repstat.store.layout import chunk_shape, conditional_chunk_shape
+from repstat.store.noise import NoiseRecord
+from repstat.store.schema import CONDITIONAL, SCHEMA, metric_table, to_json, to_text
 
 _REFERENCES = np.dtype([("dataset", h5py.ref_dtype), ("dimension", np.int32)])
 
@@ -22,7 +23,8 @@ def write_header(file: h5py.File, header: Header) -> dict[str, h5py.Dataset]:
     Returns
     -------
     dict
-        By layer key, the dataset ``value`` of shape (checkpoint, realization, sample, unit).
+        By key of a table, its dataset ``value`` of shape (checkpoint, realization, sample, unit), or
+        (checkpoint, repeated input, realization, unit).
     """
     file.attrs["schema_version"] = np.array(header.schema_version, dtype="<i8")
     created_at = header.created_at or datetime.now(UTC).isoformat(timespec="seconds")
@@ -40,27 +42,34 @@ def write_header(file: h5py.File, header: Header) -> dict[str, h5py.Dataset]:
     _write_samples(file.create_group("samples"), header, scales, sample)
     records = _write_provenance(file.create_group("provenance"), header)
     _write_checkpoints(file.create_group("checkpoints"), header, records, scales, checkpoint)
+    if header.noise is not None:
+        _write_noise(file.create_group("noise"), header.noise, scales)
+    repeated = _write_conditional(file, header, scales)
     values = {}
     layers = file.create_group("layers")
     for order, layer in enumerate(header.layers):
         group = layers.create_group(layer.key)
         _write_layer(group, layer, order)
         unit = scales.add(group, "unit", np.arange(layer.n_units))
-        values[layer.key] = _make_room(group, layer, header)
-        scales.attach(values[layer.key], checkpoint, realization, sample, unit)
-        for dataset in _make_records(group, len(header.checkpoints)):
-            scales.attach(dataset, checkpoint)
+        table = header.values_of(layer)
+        chunks = chunk_shape(header.samples.n, layer.n_units, layer.dtype.itemsize)
+        values[table.key] = _make_room(group, table, chunks, scales, (checkpoint, realization, sample, unit))
+        extra = header.conditional_of(layer)
+        if extra is not None:
+            chunks = conditional_chunk_shape(*extra.shape, layer.n_units, layer.dtype.itemsize)
+            below = group.create_group(CONDITIONAL)
+            values[extra.key] = _make_room(below, extra, chunks, scales, (checkpoint, *repeated, unit))
     scales.write_back()
     return values
 
 
 def write_records(file: h5py.File, records: Records) -> None:
     """Complete the file with what is known only when all activations are written."""
-    for key, of_layer in records.items():
+    for key, of_table in records.items():
         group = file["layers"][key]
-        group["sha256"][...] = texts([record.sha256 for record in of_layer])
-        group["n_nan"][...] = [record.n_nan for record in of_layer]
-        group["n_inf"][...] = [record.n_inf for record in of_layer]
+        group["sha256"][...] = texts([record.sha256 for record in of_table])
+        group["n_nan"][...] = [record.n_nan for record in of_table]
+        group["n_inf"][...] = [record.n_inf for record in of_table]
     put_texts(file, **{DIGEST: metadata_digest(file)})
 
 
@@ -78,6 +87,27 @@ def _write_samples(group: h5py.Group, header: Header, scales: "_Scales", sample:
     scales.attach(group.create_dataset("index", data=samples.index.astype("<i8")), sample)
     if samples.labels is not None:
         scales.attach(group.create_dataset("label", data=samples.labels.astype("<i8")), sample)
+
+
+def _write_noise(group: h5py.Group, noise: NoiseRecord, scales: "_Scales") -> None:
+    group.attrs["seed"] = np.array(noise.seed, dtype="<i8")
+    put_texts(group, bit_generator=noise.bit_generator, checksum=noise.checksum)
+    layer = scales.make(group.create_dataset("layer", data=texts(list(noise.noise_std))), "layer")
+    noise_std = np.array(list(noise.noise_std.values()), dtype="<f8")
+    scales.attach(group.create_dataset("noise_std", data=noise_std), layer)
+
+
+def _write_conditional(file: h5py.File, header: Header, scales: "_Scales") -> tuple[h5py.Dataset, ...]:
+    """Write which inputs were repeated; return the scales of (repeated input, realization)."""
+    repeated = header.conditional
+    if repeated is None:
+        return ()
+    # The labels that the same inputs have along `sample`, so that xarray selects one by the other.
+    sample = scales.add(file, "conditional_sample", header.samples.index[repeated.samples])
+    realization = scales.add(file, "conditional_realization", np.arange(repeated.n_realizations))
+    positions = file.create_group(CONDITIONAL).create_dataset("position", data=repeated.samples.astype("<i8"))
+    scales.attach(positions, sample)
+    return sample, realization
 
 
 def _write_provenance(group: h5py.Group, header: Header) -> list[int]:
@@ -129,11 +159,21 @@ def _write_layer(group: h5py.Group, layer: Layer, order: int) -> None:
     )
 
 
-def _make_room(group: h5py.Group, layer: Layer, header: Header) -> h5py.Dataset:
-    dtype, n_samples = layer.dtype.newbyteorder("<"), header.samples.n
-    shape = (len(header.checkpoints), header.n_realizations, n_samples, layer.n_units)
-    chunks = chunk_shape(n_samples, layer.n_units, dtype.itemsize)
-    return group.create_dataset("value", shape, dtype, chunks=chunks)
+def _make_room(
+    group: h5py.Group,
+    table: Table,
+    chunks: tuple[int, ...],
+    scales: "_Scales",
+    along: tuple[h5py.Dataset, ...],
+) -> h5py.Dataset:
+    """Make the dataset of the values and those of their records."""
+    checkpoint, *_ = along
+    shape = (len(checkpoint), *table.shape, table.layer.n_units)
+    value = group.create_dataset("value", shape, table.layer.dtype.newbyteorder("<"), chunks=chunks)
+    scales.attach(value, *along)
+    for dataset in _make_records(group, len(checkpoint)):
+        scales.attach(dataset, checkpoint)
+    return value
 
 
 def _make_records(group: h5py.Group, n: int) -> tuple[h5py.Dataset, ...]:
@@ -167,7 +207,9 @@ class _Scales:
         self._references: dict[h5py.Dataset, list[tuple[h5py.Reference, int]]] = {}
 
     def add(self, group: h5py.Group, name: str, values: Any) -> h5py.Dataset:
-        scale = group.create_dataset(name, data=np.asarray(values, dtype="<i8"))
+        return self.make(group.create_dataset(name, data=np.asarray(values, dtype="<i8")), name)
+
+    def make(self, scale: h5py.Dataset, name: str) -> h5py.Dataset:
         scale.make_scale(name)
         self._references[scale] = []
         return scale

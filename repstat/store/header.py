@@ -10,16 +10,56 @@ import numpy as np
 from h5py import h5a
 
 from repstat.adapter import Layer
+from repstat.store.noise import Conditional, NoiseRecord
 from repstat.store.rules import SCALE_ATTRIBUTES
-from repstat.store.schema import SCHEMA_VERSION, Checkpoint, Samples
+from repstat.store.schema import CONDITIONAL, Checkpoint, Samples
 from repstat.store.values import ValueRecord
 from repstat.version import __version__
 
 Records = Mapping[str, Sequence[ValueRecord]]
-"""By layer key, one record per checkpoint."""
+"""By key of a table of values, one record per checkpoint."""
 
 DIGEST = "metadata_sha256"
 CREATOR = f"repstat {__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The values of a layer that are stored and hashed together: of all samples, or of the repeated inputs.
+
+    Parameters
+    ----------
+    layer
+        Whose they are.
+    shape
+        Of one checkpoint, without the units: (realizations, samples), or (repeated inputs, realizations).
+    conditional
+        They are of the repeated inputs.
+    """
+
+    layer: Layer
+    shape: tuple[int, int]
+    conditional: bool = False
+
+    @property
+    def key(self) -> str:
+        """Where they are: a path below ``/layers``."""
+        return f"{self.layer.key}/{CONDITIONAL}" if self.conditional else self.layer.key
+
+    @property
+    def rows(self) -> str:
+        """What a row is, for messages."""
+        return "realizations of repeated inputs" if self.conditional else "samples"
+
+    @property
+    def n_streams(self) -> int:
+        """Parts of equal length along the first axis that may be written in turns and are hashed apart."""
+        return 1 if self.conditional else self.shape[0]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of one stream."""
+        return self.shape[0] * self.shape[1] // self.n_streams
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,8 +74,12 @@ class Header:
         What must be equal for two files to be of one trajectory, beside samples and layers.
     n_realizations
         Noisy passes per sample; 1 for a deterministic network.
-    created_at, creator, schema_version
-        When and by what the file was written, in which version of the format.
+    created_at, creator
+        When and by what the file was written.
+    noise
+        Of a noisy network.
+    conditional
+        Of a noisy network with repeated inputs.
     """
 
     samples: Samples
@@ -45,7 +89,30 @@ class Header:
     n_realizations: int = 1
     created_at: str = ""
     creator: str = CREATOR
-    schema_version: tuple[int, int] = SCHEMA_VERSION
+    noise: NoiseRecord | None = None
+    conditional: Conditional | None = None
+
+    @property
+    def schema_version(self) -> tuple[int, int]:
+        """The version of the format that such a file has: the lowest with all that is in it."""
+        return (1, 0) if self.noise is None else (1, 1)
+
+    def values_of(self, layer: Layer) -> Table:
+        """Return where the values of all samples are."""
+        return Table(layer, (self.n_realizations, self.samples.n))
+
+    def conditional_of(self, layer: Layer) -> Table | None:
+        """Return where the realizations of the repeated inputs are, if the layer has any."""
+        repeated = self.conditional
+        if repeated is None or layer.key not in repeated.layers:
+            return None
+        return Table(layer, (repeated.n, repeated.n_realizations), conditional=True)
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """All values by key, layers in forward order."""
+        found = [table(layer) for layer in self.layers for table in (self.values_of, self.conditional_of)]
+        return {table.key: table for table in found if table is not None}
 
     @property
     def steps(self) -> tuple[int, ...]:

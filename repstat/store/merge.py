@@ -73,7 +73,9 @@ def merge(
         n_checkpoints = sum(len(file.header.checkpoints) for file in files)
         check_space(
             output,
-            predicted_bytes(header.samples.n, header.layers, n_checkpoints, header.n_realizations),
+            predicted_bytes(
+                header.samples.n, header.layers, n_checkpoints, header.n_realizations, header.conditional
+            ),
         )
         join(files, output)
     return Path(out)
@@ -108,21 +110,20 @@ def _copy(file: StoreFile, builder: StoreFileBuilder, position: dict[int, int]) 
     with file.open() as handle:
         for source, step in enumerate(file.header.steps):
             target = position[step]
-            for key, records in file.records.items():
+            for key, table in file.header.tables.items():
                 values = handle["layers"][key]["value"]
                 place = f"step {step}, layer {key}"
-                for realization in range(file.header.n_realizations):
-                    for rows in _rows(file.path, place, values, source, realization):
-                        builder.append(key, rows, checkpoint=target, realization=realization)
-                found = builder.record(key, target).sha256
-                if found != records[source].sha256:
-                    raise wrong_hash(file.path, step, key, found, records[source].sha256)
+                for stream, rows in _rows(file.path, place, values, source, table.n_streams):
+                    builder.append(key, rows, checkpoint=target, stream=stream)
+                found, recorded = builder.record(key, target).sha256, file.records[key][source].sha256
+                if found != recorded:
+                    raise wrong_hash(file.path, step, key, found, recorded)
 
 
 def _rows(
-    path: Path, place: str, values: h5py.Dataset, index: int, realization: int
-) -> Iterator[NDArray[Any]]:
+    path: Path, place: str, values: h5py.Dataset, index: int, n_streams: int
+) -> Iterator[tuple[int, NDArray[Any]]]:
     """Read in blocks. What fails in here is the source's fault, not that of the disk written to."""
     with reading(path, place):
-        for _, rows in blocks(values, index, realization):
-            yield rows
+        for stream, _, rows in blocks(values, index, n_streams):
+            yield stream, rows

@@ -13,6 +13,7 @@ import h5py
 
 from repstat.errors import UsageError
 from repstat.store.agreement import differences, summary
+from repstat.store.noise import Conditional, NoiseRecord
 from repstat.store.schema import Checkpoint, Samples, metric_table, to_json
 from repstat.store.storefile import Gate, StoreFile, load
 from repstat.store.structure import check_structure
@@ -37,6 +38,10 @@ class Store:
         By key, in forward order.
     identity
         What the extraction recorded for being resumed.
+    noise
+        What a noisy network's layers added to their activations; None for a deterministic one.
+    conditional
+        Which inputs were repeated; None if none were.
     provenance
         The distinct records of how checkpoints were extracted.
     """
@@ -49,6 +54,8 @@ class Store:
         self.identity: Mapping[str, Any] = first.identity
         self.schema_version: tuple[int, int] = max(f.header.schema_version for f in self.files)
         self.n_realizations: int = first.n_realizations
+        self.noise: NoiseRecord | None = first.noise
+        self.conditional: Conditional | None = first.conditional
         self.checkpoints: tuple[Checkpoint, ...] = joined_checkpoints(self.files)
         self.provenance: tuple[Mapping[str, Any], ...] = _distinct(
             [checkpoint.provenance for checkpoint in self.checkpoints]

@@ -1,21 +1,19 @@
-"""The format as one table: which objects, of which type and shape (docs/store-format.md, section 3).
-
-Reserved for a later minor version, and so far refused: /noise, /conditional, /layers/*/conditional.
-"""
+"""The format as one table: which objects, of which type and shape (docs/store-format.md, section 3)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from repstat.store.schema import LAYER_KEY, SCHEMA, SCHEMA_VERSION
+from repstat.store.schema import CONDITIONAL, LAYER_KEY, SCHEMA, SCHEMA_VERSION
 
 SCALE_ATTRIBUTES = frozenset({"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"})
 """Of the HDF5 dimension scale specification: permitted on datasets, written for other tools, never read."""
 
 SYMBOLS = {
     "n": "checkpoints", "R": "realizations", "m": "samples", "d": "units of the layer",
+    "q": "noisy layers", "K": "repeated inputs", "C": "realizations of a repeated input",
     "r": "rows", "k": "metrics", "l": "layers", "e": "edges", "b": "bins", "1": "entry",
 }  # fmt: skip
-"""Lengths that recur, in a store (first line) and in a results file."""
+"""Lengths that recur, in a store (first two lines) and in a results file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +27,30 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Permitted types of a dataset, and its dimensions as symbols that stand for one length each."""
+    """Permitted types of a dataset, and its dimensions as symbols that stand for one length each.
+
+    `since` is the minor version that added it: a file of an earlier one must not have it.
+    """
 
     types: tuple[str, ...]
     dims: tuple[str, ...]
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     required: bool = True
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Attributes of a group, its children by regular expression, and the lengths that are its own."""
+    """Attributes of a group, its children by regular expression, and the lengths that are its own.
+
+    `since` as in `Data`.
+    """
 
     children: Mapping[str, "Group | Data"] = field(default_factory=dict)
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     required: bool = True
     own: tuple[str, ...] = ()
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class Form:
 
 
 _TEXT, _INTEGER = Attribute(), Attribute("i8")
+_RECORDS = {"sha256": Data(("S",), ("n",)), "n_nan": Data(("i8",), ("n",)), "n_inf": Data(("i8",), ("n",))}
+_VALUES = ("f2", "f4", "f8")
 LAYER = Group(
     own=("d",),
     attributes={
@@ -68,12 +76,18 @@ LAYER = Group(
         "unit_shape": Attribute("i8", (None,), required=False),
     },
     children={
-        "value": Data(("f2", "f4", "f8"), ("n", "R", "m", "d")),
+        "value": Data(_VALUES, ("n", "R", "m", "d")),
         "unit": Data(("i8",), ("d",)),
-        "sha256": Data(("S",), ("n",)),
-        "n_nan": Data(("i8",), ("n",)),
-        "n_inf": Data(("i8",), ("n",)),
+        **_RECORDS,
+        CONDITIONAL: Group(
+            {"value": Data(_VALUES, ("n", "K", "C", "d")), **_RECORDS}, required=False, since=1
+        ),
     },
+)
+NOISE = Group(
+    attributes={"seed": _INTEGER, "bit_generator": _TEXT, "checksum": _TEXT},
+    children={"layer": Data(("S",), ("q",)), "noise_std": Data(("f8",), ("q",))},
+    since=1,
 )
 ROOT = Group(
     attributes={
@@ -106,6 +120,10 @@ ROOT = Group(
             }
         ),
         "layers": Group(children={LAYER_KEY.pattern: LAYER}),
+        "noise": NOISE,
+        CONDITIONAL: Group({"position": Data(("i8",), ("K",))}, required=False, since=1),
+        "conditional_sample": Data(("i8",), ("K",), required=False, since=1),
+        "conditional_realization": Data(("i8",), ("C",), required=False, since=1),
         "provenance": Group(children={"[0-9]{4,9}": Group(attributes={"record": _TEXT})}),
     },
 )

@@ -14,7 +14,8 @@ from repstat.adapter import Layer
 from repstat.errors import InputRefusedError
 
 SCHEMA = "repstat/activation-store"
-SCHEMA_VERSION = (1, 0)
+SCHEMA_VERSION = (1, 1)
+"""The newest that is read. What is written has the oldest that suffices."""
 RESULTS_SCHEMA = "repstat/results"
 RESULTS_VERSION = (1, 0)
 KINDS = {SCHEMA: "an activation store", RESULTS_SCHEMA: "a results file"}
@@ -23,6 +24,8 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 VALUE_DTYPES = tuple(np.dtype(code) for code in ("<f2", "<f4", "<f8"))
 LAYER_KEY = re.compile(r"[LR][0-9]{3,9}")
+CONDITIONAL = "conditional"
+"""Name of the groups of what belongs to repeated inputs."""
 LAYER_KINDS = ("hidden", "residual", "output")
 MAX_STEP = 2**63 - 1
 
@@ -61,9 +64,9 @@ class Samples:
     input_entropy: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "index", _integers("sample index", self.index))
+        object.__setattr__(self, "index", as_integers("sample index", self.index))
         if self.labels is not None:
-            object.__setattr__(self, "labels", _integers("labels", self.labels))
+            object.__setattr__(self, "labels", as_integers("labels", self.labels))
             if len(self.labels) != len(self.index):
                 raise InputRefusedError(
                     what="the labels do not fit the samples",
@@ -84,7 +87,14 @@ class Samples:
         return len(self.index)
 
 
-def _integers(what: str, values: NDArray[Any]) -> NDArray[np.int64]:
+def as_integers(what: str, values: NDArray[Any]) -> NDArray[np.int64]:
+    """Return `values`, shape (values,), as int64.
+
+    Raises
+    ------
+    InputRefusedError
+        If they are not one row of integers of 64 bits.
+    """
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InputRefusedError(

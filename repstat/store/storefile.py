@@ -74,16 +74,17 @@ def value_problems(file: StoreFile) -> Iterator[StoreDamagedError]:
     """Read all activations of a file; yield what differs from its records."""
     with file.open() as handle:
         for index, step in enumerate(file.header.steps):
-            for key, records in file.records.items():
+            for key, table in file.header.tables.items():
+                recorded = file.records[key][index]
                 try:
                     with reading(file.path, f"step {step}, layer {key}"):
-                        found = tally(handle["layers"][key]["value"], index)
+                        found = tally(handle["layers"][key]["value"], index, table.n_streams)
                 except StoreDamagedError as error:
                     yield error
                     continue
-                if found.sha256 != records[index].sha256:
-                    yield wrong_hash(file.path, step, key, found.sha256, records[index].sha256)
-                elif found != records[index]:
+                if found.sha256 != recorded.sha256:
+                    yield wrong_hash(file.path, step, key, found.sha256, recorded.sha256)
+                elif found != recorded:
                     yield broken(file.path, f"step {step}, layer {key}", "the counts of NaN or Inf are wrong")
 
 

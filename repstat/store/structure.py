@@ -79,8 +79,8 @@ def check_structure(path: Path, form: Form = STORE) -> None:
     size = _check_outside(path, form)
     try:
         with open_for_reading(path) as file:
-            _check_schema(path, file, form)
-            _Walk(path, size, form).group(file.id, form.root, "/")
+            minor = _check_schema(path, file, form)
+            _Walk(path, size, form, minor).group(file.id, form.root, "/")
     except StoreDamagedError:
         raise
     except HDF5_ERRORS as error:
@@ -117,7 +117,8 @@ def _check_outside(path: Path, form: Form) -> int:
     return status.st_size
 
 
-def _check_schema(path: Path, file: h5py.File, form: Form) -> None:
+def _check_schema(path: Path, file: h5py.File, form: Form) -> int:
+    """Judge the file by what it calls itself; return its minor version."""
     try:
         schema = _read_attribute(file.id, "schema", "S")
         version = _read_attribute(file.id, "schema_version", "i8")
@@ -136,6 +137,7 @@ def _check_schema(path: Path, file: h5py.File, form: Form) -> None:
             f"{form.version[0]}.0 to {'.'.join(map(str, form.version))}",
             fix="Use the version of repstat that wrote it, or a newer one.",
         )
+    return int(found[1])
 
 
 def _read_attribute(owner: Any, name: str, kind: str) -> np.ndarray[Any, Any]:
@@ -162,10 +164,11 @@ class _Walk:
     `lengths` holds the dimensions that are settled, by symbol.
     """
 
-    def __init__(self, path: Path, size: int, form: Form) -> None:
+    def __init__(self, path: Path, size: int, form: Form, minor: int) -> None:
         self._path = path
         self._size = size
         self._form = form
+        self._minor = minor
         self._stored = 0
         self._lengths = {"1": 1}
 
@@ -177,15 +180,16 @@ class _Walk:
         for symbol in rule.own:
             self._lengths.pop(symbol, None)
         self._attributes(group, rule.attributes, place)
+        children = {pattern: child for pattern, child in rule.children.items() if child.since <= self._minor}
         found: set[str] = set()
         for name in _link_names(group):
-            pattern = _matching(name, rule.children)
+            pattern = _matching(name, children)
             below = f"{place.rstrip('/')}/{_printable(name)}"
             if pattern is None:
                 raise self._refuse(below, "the format has nothing of this name")
             found.add(pattern)
-            self._child(group, name, rule.children[pattern], below)
-        for pattern, child in rule.children.items():
+            self._child(group, name, children[pattern], below)
+        for pattern, child in children.items():
             if child.required and pattern not in found:
                 raise self._refuse(place, f"{pattern} is missing")
 

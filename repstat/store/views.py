@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from repstat.adapter import Layer, LayerKind
 from repstat.errors import ResourceError, UsageError
+from repstat.store.header import Table
 from repstat.store.slicing import read_selection
 from repstat.store.storefile import StoreFile, wrong_hash
 from repstat.store.structure import broken, describe
@@ -24,17 +25,18 @@ Opened = Callable[[StoreFile], AbstractContextManager[h5py.File]]
 class ActivationView:
     """Activations of one layer at one checkpoint, read when asked for.
 
-    Shape (samples, units); (realization, samples, units) for a noisy network. A slice reads what it
-    selects, unchecked; `read` and ``numpy.asarray`` read all of it and check its SHA-256.
+    Shape (samples, units); (realization, samples, units) for several noisy passes; for `conditional`
+    (repeated inputs, realizations of each, units). A slice reads what it selects, unchecked; `read` and
+    ``numpy.asarray`` read all of it and check its SHA-256.
     """
 
-    def __init__(self, file: StoreFile, index: int, layer: Layer, opened: Opened) -> None:
-        self._file, self._index, self._layer, self._opened = file, index, layer, opened
-        header = file.header
-        shape = (header.samples.n, layer.n_units)
-        self.shape: tuple[int, ...] = shape if header.n_realizations == 1 else (header.n_realizations, *shape)
-        self.dtype: np.dtype[Any] = layer.dtype
-        self.step: int = header.steps[index]
+    def __init__(self, file: StoreFile, index: int, table: Table, opened: Opened) -> None:
+        self._file, self._index, self._table, self._opened = file, index, table, opened
+        shape = (*table.shape, table.layer.n_units)
+        single_pass = not table.conditional and table.shape[0] == 1
+        self.shape: tuple[int, ...] = shape[1:] if single_pass else shape
+        self.dtype: np.dtype[Any] = table.layer.dtype
+        self.step: int = file.header.steps[index]
 
     @property
     def ndim(self) -> int:
@@ -57,14 +59,23 @@ class ActivationView:
         return self._record.n_nan + self._record.n_inf
 
     @property
+    def conditional(self) -> "ActivationView | None":
+        """The realizations of the repeated inputs, shape (inputs, realizations, units), if the layer has any.
+
+        Input i of them is the sample at ``store.conditional.samples[i]``.
+        """
+        table = self._file.header.conditional_of(self._table.layer)
+        return None if table is None else ActivationView(self._file, self._index, table, self._opened)
+
+    @property
     def _record(self) -> ValueRecord:
-        return self._file.records[self._layer.key][self._index]
+        return self._file.records[self._table.key][self._index]
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"<ActivationView {self._layer.key} step {self.step} {self.shape} {self.dtype}>"
+        return f"<ActivationView {self._table.key} step {self.step} {self.shape} {self.dtype}>"
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read a selection, as NumPy would: integers, slices, and one array of integers or booleans."""
@@ -95,41 +106,41 @@ class ActivationView:
             raise ResourceError(
                 what="the activations do not fit into memory",
                 path=self._file.path,
-                place=f"step {self.step}, layer {self._layer.key}",
+                place=f"step {self.step}, layer {self._table.key}",
                 why=f"need {format_bytes(self.nbytes)}",
                 fix="Read slices or blocks of them.",
             ) from error
-        by_realization = values.reshape(-1, *self.shape[-2:])
-        for realization, start, rows in self.blocks():
-            by_realization[realization, start : start + len(rows)] = rows
+        streams = values.reshape(self._table.n_streams, -1, self.shape[-1])
+        for stream, start, rows in self.blocks():
+            streams[stream, start : start + len(rows)] = rows
         return values
 
     def blocks(self) -> Iterator[tuple[int, int, NDArray[Any]]]:
         """Yield (realization, first sample, rows) of a few MiB each, and check them at the end.
 
-        Nothing can be said of the values before the iterator is exhausted.
+        For `conditional` (0, first row, rows), rows in the order of (repeated input, realization). Nothing
+        can be said of the values before the iterator is exhausted.
 
         Raises
         ------
         StoreDamagedError
             After the last block, if the SHA-256 of all is not the recorded one.
         """
-        counts = ValueTally(self._file.header.n_realizations)
+        counts = ValueTally(self._table.n_streams)
         with self._dataset() as dataset:
-            for realization in range(self._file.header.n_realizations):
-                for start, rows in blocks(dataset, self._index, realization):
-                    counts.add(realization, rows)
-                    yield realization, start, rows
+            for stream, start, rows in blocks(dataset, self._index, self._table.n_streams):
+                counts.add(stream, rows)
+                yield stream, start, rows
         found, recorded = counts.record().sha256, self._record.sha256
         if found != recorded:
-            raise wrong_hash(self._file.path, self.step, self._layer.key, found, recorded)
+            raise wrong_hash(self._file.path, self.step, self._table.key, found, recorded)
 
     @contextmanager
     def _dataset(self) -> Iterator[h5py.Dataset]:
-        place = f"step {self.step}, layer {self._layer.key}"
+        place = f"step {self.step}, layer {self._table.key}"
         with self._opened(self._file) as handle:
             try:
-                yield handle["layers"][self._layer.key]["value"]
+                yield handle["layers"][self._table.key]["value"]
             except (OSError, RuntimeError, KeyError) as error:
                 raise broken(self._file.path, place, f"HDF5 cannot read it ({describe(error)})") from error
 
@@ -186,7 +197,7 @@ class LayerView:
                 why=f"the closest of {len(steps)} are {', '.join(map(str, close))}",
             )
         file, position = self._places[step]
-        return ActivationView(file, position, self._layer, self._opened)
+        return ActivationView(file, position, file.header.values_of(self._layer), self._opened)
 
 
 class Layers(Mapping[str, LayerView]):

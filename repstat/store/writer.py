@@ -17,6 +17,7 @@ from repstat.store.header import Header
 from repstat.store.layout import predicted_bytes
 from repstat.store.lock import OutputLock
 from repstat.store.merge import join
+from repstat.store.noise import Conditional, NoiseRecord, check_noise
 from repstat.store.output import (
     check_parent,
     check_replaceable,
@@ -44,6 +45,10 @@ class StoreWriter:
         JSON of all that changes values: what must be equal for finished checkpoints to be taken over.
     n_realizations
         Noisy passes per sample.
+    noise
+        Of a noisy network: what its layers add.
+    conditional
+        Of a noisy network: which inputs are repeated, and in which layers that is recorded.
     folder
         Keep one file per checkpoint.
     resume
@@ -65,7 +70,7 @@ class StoreWriter:
     StoreDamagedError
         On entry, if a finished checkpoint is no longer sound.
     InputRefusedError
-        If the format cannot hold the layers.
+        If the format cannot hold the layers or the repeated inputs.
     """
 
     def __init__(
@@ -77,6 +82,8 @@ class StoreWriter:
         steps: Sequence[int],
         identity: Mapping[str, Any],
         n_realizations: int = 1,
+        noise: NoiseRecord | None = None,
+        conditional: Conditional | None = None,
         folder: bool = False,
         resume: bool = False,
         overwrite: bool = False,
@@ -87,7 +94,10 @@ class StoreWriter:
         check_layers(tuple(layers))
         to_json(identity, what="the identity")
         _check_arguments(self._steps, n_realizations, resume=resume, overwrite=overwrite)
-        self._header = Header(samples, tuple(layers), (), identity, n_realizations)
+        check_noise(noise, conditional, samples.n, layers)
+        self._header = Header(
+            samples, tuple(layers), (), identity, n_realizations, noise=noise, conditional=conditional
+        )
         self._folder, self._resume, self._overwrite = folder, resume, overwrite
         self._sha256 = checkpoint_sha256 or {}
         self._base: StoreFile | None = None
@@ -129,7 +139,9 @@ class StoreWriter:
 
     def _predict(self, n_checkpoints: int) -> int:
         header = self._header
-        return predicted_bytes(header.samples.n, header.layers, n_checkpoints, header.n_realizations)
+        return predicted_bytes(
+            header.samples.n, header.layers, n_checkpoints, header.n_realizations, header.conditional
+        )
 
     def _sources(self) -> list[StoreFile]:
         """List the files that make up the result; what the output has already is not taken from a part."""

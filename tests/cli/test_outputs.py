@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.store.making import NOISE, write_noisy
+
 
 @pytest.fixture
 def place(run_cli, tmp_path: Path, trajectory: list[Path], monkeypatch) -> Path:
@@ -60,6 +62,18 @@ def test_the_store_may_be_the_current_folder(run_cli, place: Path, monkeypatch) 
 def test_a_missing_metric_is_null(run_cli, place: Path) -> None:
     facts = json.loads(run_cli("inspect", "acts.h5", "--json").out)
     assert [c["metrics"]["loss"] for c in facts["checkpoints"]] == [1.5, None]
+
+
+def test_noise_is_shown(run_cli, tmp_path: Path, place: Path) -> None:
+    store = write_noisy(tmp_path / "noisy.h5")
+    facts = json.loads(run_cli("inspect", store, "--json").out)
+    assert facts["schema_version"] == "1.1"
+    assert facts["noise"] == [{"layer": k, "noise_std": s} for k, s in NOISE.noise_std.items()]
+    assert (facts["realizations"], facts["repeated_inputs"], facts["realizations_of_each"]) == (3, 5, 4)
+    shown = run_cli("inspect", store).out
+    for line in ("  layer L001  noise_std 0.25", "realizations: 3", "repeated_in: L001, L002"):
+        assert line in shown.splitlines()
+    assert not {"noise", "realizations"} & json.loads(run_cli("inspect", "acts.h5", "--json").out).keys()
 
 
 def test_checkpoints_of_another_dtype_are_refused(run_cli, place: Path, models: Path) -> None:
