@@ -40,6 +40,18 @@ class BatchLayout:
         split = value.reshape(*value.shape[: self.axis], *parts, *value.shape[self.axis + 1 :])
         return np.moveaxis(split, self.axis + (0 if self.sample_major else 1), 0)
 
+    def from_samples(self, values: Array) -> Array:
+        """Return the tensor that holds `values`, ``(n_samples, ...)``: the inverse of `by_sample`."""
+        if self.axis is None:
+            alone: Array = values[0]
+            return alone
+        if self.inner == 1:
+            return np.moveaxis(values, 0, self.axis)
+        split = np.moveaxis(values, 0, self.axis + (0 if self.sample_major else 1))
+        merged = split.shape[self.axis] * split.shape[self.axis + 1]
+        tensor: Array = split.reshape(*split.shape[: self.axis], merged, *split.shape[self.axis + 2 :])
+        return tensor
+
 
 def close(a: Array, b: Array) -> bool:
     """Whether two arrays agree up to the rounding of another batch size; NaN equals NaN."""
