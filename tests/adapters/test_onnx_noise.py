@@ -262,7 +262,9 @@ def test_noise_that_a_type_cannot_hold_is_refused() -> None:
 )
 def test_a_layout_has_an_inverse(layout: BatchLayout, shape: tuple[int, ...]) -> None:
     tensor = normal(*shape)
-    assert np.array_equal(layout.from_samples(layout.by_sample(tensor)), tensor)
+    values = layout.by_sample(tensor)
+    assert layout.shape(len(values), values.shape[1:]) == shape
+    assert np.array_equal(layout.from_samples(values), tensor)
 
 
 @pytest.mark.parametrize("sample_major", [True, False])
@@ -307,9 +309,8 @@ def test_noise_is_never_broadcast_over_another_length(length: int) -> None:
     adapter = opened(net.build(net.bare(net.op("ReduceMean", hidden, axes=[1], keepdims=0), 3, 2, "out")))
     layers = adapter.layers({"x": normal(3, 6, 4)})
     noise = Noise({"L000": 0.5}, 3)
-    with pytest.raises(
-        InputRefusedError, match=rf"layer L000 \(fc1\): found \({length}, 3\) per sample, expected \(6, 3\)"
-    ):
+    text = rf"layer L000 \(fc1\): found a tensor of shape \(3, {length}, 3\), expected \(3, 6, 3\)"
+    with pytest.raises(InputRefusedError, match=text):
         adapter.run({"x": normal(3, length, 4)}, layers[1:], samples=np.arange(3), noise=noise)
 
 

@@ -234,20 +234,18 @@ class OnnxAdapter:
             if misfit := noise.misfit(fed, exposed.ports, values[len(outputs) :]):
                 raise self._other_shape(*misfit)
             for (key, p), value in zip(placed.items(), values[: len(outputs)], strict=True):
-                ready = p.layout.by_sample(value)[: stop - start]
-                if ready.shape != (stop - start, *p.layer.unit_shape):
-                    raise self._other_shape(
-                        p.layer, f"found {ready.shape[1:]} per sample, expected {p.layer.unit_shape}"
-                    )
-                results[key][start:stop] = ready
+                want = p.layout.shape(stop - start if rows is None else len(rows), p.layer.unit_shape)
+                if value.shape != want:
+                    raise self._other_shape(p.layer, value.shape, want)
+                results[key][start:stop] = p.layout.by_sample(value)[: stop - start]
         return results
 
-    def _other_shape(self, layer: Layer, why: str) -> InputRefusedError:
+    def _other_shape(self, layer: Layer, have: tuple[int, ...], want: tuple[int, ...]) -> InputRefusedError:
         return InputRefusedError(
             what="the activation's shape depends on the samples",
             path=self._source.path,
             place=f"layer {layer.key} ({layer.name})",
-            why=why,
+            why=f"found a tensor of shape {have}, expected {want}",
             fix="Pad the samples to one length, and list the layers with a probe of that length",
         )
 

@@ -26,8 +26,8 @@ class NoisyLayer:
     @property
     def tensor(self) -> NoisyTensor:
         """What the graph must know of it."""
-        one = np.broadcast_to(np.False_, (1, *self.placed.layer.unit_shape))
-        return NoisyTensor(self.placed.type_name, self.placed.layout.from_samples(one).ndim)
+        rank = len(self.placed.layout.shape(1, self.placed.layer.unit_shape))
+        return NoisyTensor(self.placed.type_name, rank)
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class BatchNoise:
 
     def misfit(
         self, fed: Mapping[str, Array], ports: Mapping[str, Port], shapes: Sequence[Array]
-    ) -> tuple[Layer, str] | None:
-        """Return a layer whose tensor has not the shape of its noise, and how: the sum may have broadcast."""
+    ) -> tuple[Layer, tuple[int, ...], tuple[int, ...]] | None:
+        """Return a layer whose tensor has not the shape of its noise, so that the sum may have broadcast."""
         for (target, port), shape in zip(ports.items(), shapes, strict=True):
             have, want = tuple(shape.tolist()), fed[port.fed].shape
             if have != want:
-                return self.layers[target].placed.layer, f"found a tensor of shape {have}, expected {want}"
+                return self.layers[target].placed.layer, have, want
         return None
 
     def _of(self, noisy: NoisyLayer) -> Array:
