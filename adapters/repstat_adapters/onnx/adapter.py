@@ -128,10 +128,9 @@ class OnnxAdapter:
         try:
             return self._compute(checked, n, placed, self._plan.batch, drawn)
         except InputRefusedError:
-            if (
-                drawn.layers
-            ):  # does the noise not fit, because a layer's length is not the probe's? That is said:
-                self._compute(checked, n, drawn.placed, self._plan.batch, BatchNoise({}, samples, None))
+            # If the noise does not fit because a layer's length is not the probe's, the clean model says so.
+            if drawn.layers:
+                self._compute(checked, n, drawn.placed, self._plan.batch, BatchNoise({}, samples))
             raise
 
     def provenance(self) -> Mapping[str, Any]:

@@ -40,13 +40,14 @@ class BatchNoise:
         Layers with noise, by the name of their tensor.
     samples
         Global indices, ``(n_samples,)``.
-    noise
-        What was asked for, None for no noise.
+    seed, realization
+        As in `repstat.adapter.Noise`.
     """
 
     layers: Mapping[str, NoisyLayer]
     samples: NDArray[np.int64]
-    noise: Noise | None
+    seed: int = 0
+    realization: int | NDArray[np.int64] = 0
 
     @property
     def tensors(self) -> dict[str, NoisyTensor]:
@@ -87,11 +88,8 @@ class BatchNoise:
         return None
 
     def _of(self, noisy: NoisyLayer) -> Array:
-        if self.noise is None:
-            raise AssertionError(noisy)
         layer = noisy.placed.layer
-        seed, realization = self.noise.seed, self.noise.realization
-        values = standard_normal(seed, layer.key, realization, self.samples, layer.n_units)
+        values = standard_normal(self.seed, layer.key, self.realization, self.samples, layer.n_units)
         values *= noisy.std
         dtype = _DTYPES.get(noisy.placed.type_name, np.float32)
         return values.astype(dtype, copy=False).reshape(len(values), *layer.unit_shape)
@@ -106,7 +104,7 @@ def plan_noise(noise: Noise | None, plan: Plan, samples: NDArray[np.int64], path
         As `repstat.noise.check_noise`; also for a layer that cannot be recorded, or the same tensor twice.
     """
     if noise is None:
-        return BatchNoise({}, samples, None)
+        return BatchNoise({}, samples)
     for skipped in plan.skipped:
         if skipped["layer"] in noise.noise_std:
             raise UsageError(
@@ -129,4 +127,4 @@ def plan_noise(noise: Noise | None, plan: Plan, samples: NDArray[np.int64], path
                 why=f"both are {placed.layer.target!r}",
                 fix="Give noise to one of them",
             )
-    return BatchNoise(layers, samples, noise)
+    return BatchNoise(layers, samples, noise.seed, noise.realization)
