@@ -1,8 +1,8 @@
 """The contract between the core and a model framework.
 
 An adapter turns one model (one checkpoint) into named hidden layers and runs batches through it. The core
-finds adapters by entry point (`repstat.discovery`) and never imports one; an adapter imports this module
-and `repstat.errors` and nothing else of repstat.
+finds adapters by entry point (`repstat.discovery`) and never imports one; an adapter imports this module,
+`repstat.noise` and `repstat.errors` and nothing else of repstat.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,11 +80,28 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Gaussian noise after hidden layers: T_l = S_l + N(0, noise_std_l^2 I), by layer key."""
+    """Gaussian noise inside the network: T_l = S_l + N(0, noise_std_l^2 I) after hidden layers.
+
+    The network computes on with T_l; what `Adapter.run` returns of a layer is S_l, which holds the noise of
+    the layers before it and not its own. The numbers are those of `repstat.noise.standard_normal`: fresh for
+    every layer, realization, sample and unit (so for each position of a feature map, too), and the same
+    whatever the batch, the framework or the device.
+
+    Parameters
+    ----------
+    noise_std
+        Standard deviation by layer key, in activation units, for each layer that gets noise, whether it is
+        recorded or not. 0 leaves the layer as it is, to the bit. A residual join gets noise only where named.
+    seed
+        From 0.
+    realization
+        Which noisy pass this is, from 0 below 2^48; or one per sample of the batch, shape ``(n_samples,)``,
+        so that several passes of the same samples fit into one batch.
+    """
 
     noise_std: Mapping[str, float]
     seed: int
-    realization: int = 0
+    realization: int | NDArray[np.int64] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +151,7 @@ class Adapter(Protocol):
         Returns exactly the requested keys or raises. Arrays own their memory, are C-contiguous,
         native-endian and batch first. Equal arguments give equal results, the answer does not depend on
         how samples are batched, and the model is never changed. `samples` are the global indices of the
-        batch's samples.
+        batch's samples, which key their noise.
         """
 
     def provenance(self) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repstat.adapter import Adapter, Array, InputSpec, Layer
+from repstat.adapter import Adapter, Array, InputSpec, Layer, Noise
 from repstat.errors import InputRefusedError, RepstatError, UsageError
 
 ROUNDING = 1e-6
@@ -61,11 +61,16 @@ class AdapterContract:
         case: Case,
         layers: Sequence[Layer],
         index: Sequence[int] | None = None,
+        noise: Noise | None = None,
     ) -> dict[str, Array]:
         specs = adapter.inputs()
         index = range(n_samples(case, specs)) if index is None else index
         samples = np.asarray(index, dtype=np.int64)
-        return adapter.run(rows(case.feeds, specs, index), layers, samples=samples)
+        return adapter.run(rows(case.feeds, specs, index), layers, samples=samples, noise=noise)
+
+    def noise(self, layers: Sequence[Layer], std: float = 0.5, seed: int = 5, realization: Any = 0) -> Noise:
+        """Noise in every hidden layer."""
+        return Noise({layer.key: std for layer in layers if layer.kind == "hidden"}, seed, realization)
 
     def close_to(self, have: Array, want: Array) -> bool:
         relative = 1e-3 if have.dtype == np.float16 else ROUNDING
@@ -215,7 +220,10 @@ class AdapterContract:
         before = hashes(case.files)
         folders = {f.parent: sorted(f.parent.iterdir()) for f in case.files}
         adapter = case.open()
-        self.run(adapter, case, adapter.layers())
+        clean = self.run(adapter, case, adapter.layers())
+        self.run(adapter, case, adapter.layers(), noise=self.noise(adapter.layers()))
+        for key, value in self.run(adapter, case, adapter.layers()).items():
+            assert np.array_equal(value, clean[key])
         with pytest.raises(RepstatError):
             adapter.run({}, adapter.layers(), samples=np.arange(1))
         adapter.close()
@@ -251,3 +259,99 @@ class AdapterContract:
         self.run(adapter, case, adapter.layers())
         adapter.close()
         assert capfd.readouterr().out == ""
+
+    # ------------------------------------------------------------ noise inside the network
+
+    def test_no_noise_is_the_clean_network_to_the_bit(self, adapter: Adapter, case: Case) -> None:
+        layers = adapter.layers()
+        clean = self.run(adapter, case, layers)
+        for noise in (self.noise(layers, std=0.0), Noise({}, seed=5)):
+            for key, value in self.run(adapter, case, layers, noise=noise).items():
+                assert np.array_equal(value, clean[key])
+
+    def test_a_layer_has_the_noise_of_the_layers_before_and_not_its_own(
+        self, adapter: Adapter, case: Case
+    ) -> None:
+        layers = adapter.layers()
+        clean = self.run(adapter, case, layers)
+        noisy = self.run(adapter, case, layers, noise=self.noise(layers))
+        assert np.array_equal(noisy[layers[0].key], clean[layers[0].key])
+        last = layers[-1].key
+        moved = np.abs(noisy[last] - clean[last]).reshape(len(noisy[last]), -1).max(axis=1)
+        assert (moved > 1e-2).all()  # every sample
+        for layer in layers:
+            assert noisy[layer.key].dtype == layer.dtype
+            assert np.isfinite(noisy[layer.key]).all()
+
+    def test_noise_does_not_depend_on_batches_order_or_subset(self, adapter: Adapter, case: Case) -> None:
+        layers = adapter.layers()
+        noise = self.noise(layers)
+        whole = self.run(adapter, case, layers, noise=noise)
+        n = n_samples(case, adapter.inputs())
+        for size in (1, 3):
+            cuts = [range(s, min(s + size, n)) for s in range(0, n, size)]
+            parts = [self.run(adapter, case, layers, cut, noise) for cut in cuts]
+            for key, value in whole.items():
+                assert self.close_to(np.concatenate([part[key] for part in parts]), value)
+        order = [n - 1, 0, 2]
+        for key, value in self.run(adapter, case, layers, order, noise).items():
+            assert self.close_to(value, whole[key][order])
+
+    def test_equal_noise_gives_equal_results_and_another_does_not(self, adapter: Adapter, case: Case) -> None:
+        layers = adapter.layers()
+        first = self.run(adapter, case, layers, noise=self.noise(layers))
+        reopened = case.open()
+        again = self.run(reopened, case, reopened.layers(), noise=self.noise(layers))
+        reopened.close()
+        assert all(np.array_equal(first[key], again[key]) for key in first)
+        last = layers[-1].key
+        others = [self.noise(layers, seed=6), self.noise(layers, realization=1), self.noise(layers, std=0.4)]
+        for other in others:
+            value = self.run(adapter, case, layers, noise=other)[last]
+            assert not np.isclose(value, first[last]).reshape(len(value), -1).all(axis=1).any()
+
+    def test_layers_not_asked_for_get_their_noise(self, adapter: Adapter, case: Case) -> None:
+        layers = adapter.layers()
+        noise = self.noise(layers)
+        together = self.run(adapter, case, layers, noise=noise)
+        for layer in layers:
+            alone = self.run(adapter, case, [layer], noise=noise)
+            assert list(alone) == [layer.key]
+            assert np.array_equal(alone[layer.key], together[layer.key])
+
+    def test_each_sample_has_its_own_noise(self, adapter: Adapter, case: Case) -> None:
+        """The same input thrice: noise differs between samples, and agrees for the same sample."""
+        layers, last = adapter.layers(), adapter.layers()[-1].key
+        feeds = rows(case.feeds, adapter.inputs(), [0, 0, 0])
+        noise = self.noise(layers)
+        value = adapter.run(feeds, layers, samples=np.array([4, 9, 4]), noise=noise)[last]
+        assert self.close_to(value[2], value[0])
+        assert not np.isclose(value[1], value[0]).all()
+
+    def test_a_realization_for_each_sample_is_as_many_calls(self, adapter: Adapter, case: Case) -> None:
+        layers = adapter.layers()
+        n = n_samples(case, adapter.inputs())
+        index, passes = [*range(n), *range(n)], np.repeat([3, 8], n)
+        together = self.run(adapter, case, layers, index, self.noise(layers, realization=passes))
+        for half, number in enumerate((3, 8)):
+            alone = self.run(adapter, case, layers, noise=self.noise(layers, realization=number))
+            for key, value in alone.items():
+                assert self.close_to(together[key][half * n :][:n], value)
+
+    def test_noise_that_cannot_be_is_refused(self, adapter: Adapter, case: Case) -> None:
+        layers = adapter.layers()
+        hidden = next(layer.key for layer in layers if layer.kind == "hidden")
+        output = next(layer.key for layer in layers if layer.kind == "output")
+        bad = {
+            "in a layer 'L999' that the model does not have.*its layers are L000": Noise({"L999": 0.1}, 0),
+            f"in an output of the model.*layer {output} .*Leave the layer out": Noise({output: 0.1}, 0),
+            "noise_std -1.0 is not a number from 0.*standard deviation": Noise({hidden: -1.0}, 0),
+            "noise_std inf is not a number from 0": Noise({hidden: float("inf")}, 0),
+            "one realization, or one per sample.*found": Noise({hidden: 0.1}, 0, np.arange(99)),
+        }
+        for text, noise in bad.items():
+            with pytest.raises(UsageError, match=text):
+                self.run(adapter, case, layers, noise=noise)
+        for seed, realization, text in ((-1, 0, "the seed -1"), (0, -1, "a realization of the noise")):
+            with pytest.raises(UsageError, match=text):
+                self.run(adapter, case, layers, noise=self.noise(layers, 0.5, seed, realization))

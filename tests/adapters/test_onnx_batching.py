@@ -109,8 +109,21 @@ def test_a_length_other_than_the_probes_is_refused() -> None:
     adapter = opened(net.build(net.bare("x", 4, 3, "fc1")))
     layers = adapter.layers({"x": normal(3, 6, 4)})
     assert layers[0].unit_shape == (6, 3)
-    with pytest.raises(InputRefusedError, match=r"found \(7, 3\) per sample, expected \(6, 3\)"):
+    with pytest.raises(InputRefusedError, match=r"found a tensor of shape \(3, 7, 3\), expected \(3, 6, 3\)"):
         adapter.run({"x": normal(3, 7, 4)}, layers, samples=np.arange(3))
+
+
+@pytest.mark.parametrize("length", [7, 10])
+def test_another_length_on_a_merged_axis_is_refused(length: int) -> None:
+    """Ten steps would be cut into twice five, and half a sample pass for one."""
+    net = Net(inputs={"x": (FLOAT, ("N", "T", 4))})
+    flat = net.op("Reshape", "x", net.const("flat", [-1, 4], np.int64))
+    adapter = opened(net.build(net.bare(flat, 4, 3, "fc1")))
+    layers = adapter.layers({"x": normal(3, 5, 4)})
+    with pytest.raises(
+        InputRefusedError, match=rf"layer L000 \(fc1\): found .* \({3 * length}, 3\), expected \(15, 3\)"
+    ):
+        adapter.run({"x": normal(3, length, 4)}, layers, samples=np.arange(3))
 
 
 def test_layers_may_come_from_another_checkpoint() -> None:

@@ -10,7 +10,6 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from repstat.adapter import Noise
 from repstat.errors import DeviceUnavailableError, InputRefusedError, RepstatError, ResourceError, UsageError
 from repstat_adapters.onnx.session import Runtime, run_session, translated, usable_cores
 from tests.adapters.onnx_models import FLOAT, Net, layers_of, mlp, normal, opened, values_of
@@ -188,14 +187,6 @@ def test_fused_activations_of_onnxruntime_are_seen() -> None:
     )
     model = net.build(net.bare(net.op("Flatten", here), 8, 2, "out"), domains={"com.microsoft": 1})
     assert [x.signature for x in layers_of(model).values()] == ["conv>relu", "linear"]
-
-
-def test_noise_is_refused_and_says_what_to_do() -> None:
-    adapter = opened(mlp())
-    with pytest.raises(InputRefusedError, match=r"noise inside the network is not available.*--noise-std"):
-        adapter.run(
-            {"x": normal(2, 4)}, adapter.layers(), samples=np.arange(2), noise=Noise({"L000": 0.1}, seed=0)
-        )
 
 
 # ---------------------------------------------------------------- inputs

@@ -14,12 +14,17 @@ from repstat_adapters.onnx.checks import check_model
 from repstat_adapters.onnx.feeds import check_feeds, read_inputs, take
 from repstat_adapters.onnx.graph import index_graph
 from repstat_adapters.onnx.layers import find_layers, nested_layers
+from repstat_adapters.onnx.noise import BatchNoise, plan_noise
 from repstat_adapters.onnx.ops import BATCH_SCALED
+from repstat_adapters.onnx.ports import NoisyTensor
 from repstat_adapters.onnx.probing import Placed, Plan, Prober, make_plan, named_for
 from repstat_adapters.onnx.provenance import file_facts, model_facts, weights_sha256
 from repstat_adapters.onnx.session import choose_runtime, run_session
 from repstat_adapters.onnx.source import read_source
 from repstat_adapters.onnx.surgery import NATIVE, Exposed, expose, inlined
+
+_Wanted = tuple[tuple[str, ...], tuple[str, ...]]
+"""Tensors that a session returns, and those to which it adds noise."""
 
 
 class OnnxAdapter:
@@ -54,7 +59,7 @@ class OnnxAdapter:
         self._inputs = read_inputs(self._model.graph, self._graph, path)
         self._found = find_layers(self._graph)
         self._plan: Plan | None = None
-        self._cached: tuple[tuple[str, ...], ort.InferenceSession, Exposed] | None = None
+        self._cached: tuple[_Wanted, ort.InferenceSession, Exposed] | None = None
         self._closed = False
 
     def inputs(self) -> Sequence[InputSpec]:
@@ -95,21 +100,18 @@ class OnnxAdapter:
     ) -> dict[str, Array]:
         """Activations of one batch by layer key, each ``(n_samples, *unit_shape)``, float16, 32 or 64.
 
+        With noise they are S_l, what a layer is before its own noise. Noise is rounded to the type of the
+        layer's tensor (in bfloat16 the sum is), which is felt where it is small beside the activation.
+
         Raises
         ------
         UsageError
-            A layer is not one of this model's.
+            A layer is not one of this model's, or noise is asked for that cannot be
+            (`repstat.noise.check_noise`).
         InputRefusedError
-            The batch does not fit the model, the model fails on it, or noise is asked for.
+            The batch does not fit the model, the model fails on it, or a noisy layer is quantised.
         """
         self._require_open()
-        if noise is not None:
-            raise InputRefusedError(
-                what="noise inside the network is not available for ONNX models in this version",
-                path=self._source.path,
-                why="only deterministic activations can be recorded",
-                fix="Record without --noise-std and give the noise to the analysis",
-            )
         checked, n = check_feeds(feeds, self._inputs.specs)
         if len(samples) != n:
             raise InputRefusedError(
@@ -120,7 +122,16 @@ class OnnxAdapter:
         if self._plan is None:
             self._plan = self._make_plan(checked if n else None)
         placed = {layer.key: self._placed(self._plan, layer) for layer in layers}
-        return self._compute(checked, n, placed, self._plan.batch) if placed else {}
+        drawn = plan_noise(noise, self._plan, np.asarray(samples), self._source.path)
+        if not placed:
+            return {}
+        try:
+            return self._compute(checked, n, placed, self._plan.batch, drawn)
+        except InputRefusedError:
+            # If the noise does not fit because a layer's length is not the probe's, the clean model says so.
+            if drawn.layers:
+                self._compute(checked, n, drawn.placed, self._plan.batch, BatchNoise({}, samples))
+            raise
 
     def provenance(self) -> Mapping[str, Any]:
         """JSON-able facts about files, weights, versions and how the model is run."""
@@ -160,7 +171,7 @@ class OnnxAdapter:
         if not set(types.values()) <= NATIVE:
             exposed = expose(self._model, self._graph, targets, types)
             session = self._runtime.session(exposed.model)
-        self._cached = (tuple(sorted(targets)), session, exposed)
+        self._cached = ((tuple(sorted(targets)), ()), session, exposed)
         scaled = sorted({node.op_type for node in self._graph.nodes} & BATCH_SCALED)
         return make_plan(
             Prober(self._runtime, session, exposed, self._inputs),
@@ -189,40 +200,51 @@ class OnnxAdapter:
         return own
 
     def _session(
-        self, wanted: tuple[str, ...], types: Mapping[str, str]
+        self, types: Mapping[str, str], noisy: Mapping[str, NoisyTensor]
     ) -> tuple[ort.InferenceSession, Exposed]:
+        wanted = (tuple(sorted(types)), tuple(sorted(noisy)))
         if self._cached is None or self._cached[0] != wanted:
             self._cached = None  # two sessions would hold the weights twice
-            exposed = expose(self._model, self._graph, wanted, types)
+            exposed = expose(self._model, self._graph, wanted[0], types, noisy)
             self._cached = (wanted, self._runtime.session(exposed.model), exposed)
         return self._cached[1], self._cached[2]
 
     def _compute(
-        self, feeds: Mapping[str, Array], n: int, placed: Mapping[str, Placed], batch: int | None
+        self,
+        feeds: Mapping[str, Array],
+        n: int,
+        placed: Mapping[str, Placed],
+        batch: int | None,
+        noise: BatchNoise,
     ) -> dict[str, Array]:
         types = {p.layer.target: p.type_name for p in placed.values()}
-        session, exposed = self._session(tuple(sorted(types)), types)
+        session, exposed = self._session(types, noise.tensors)
         outputs = [exposed.output_of[p.layer.target] for p in placed.values()]
-        declared = [value.name for value in session.get_inputs()]
+        shapes = [port.shape for port in exposed.ports.values()]
+        inputs = {port.fed for port in exposed.ports.values()}
+        declared = [value.name for value in session.get_inputs() if value.name not in inputs]
+        drawn = noise.draw(exposed.ports)
         results = {key: np.empty((n, *p.layer.unit_shape), p.layer.dtype) for key, p in placed.items()}
         for start, stop, rows in _chunks(n, batch):
             chunk = feeds if rows is None else take(feeds, self._inputs.specs, rows)
-            values = run_session(
-                session, outputs, named_for(declared, chunk, self._inputs), self._runtime.path
-            )
-            for (key, p), value in zip(placed.items(), values, strict=True):
-                ready = p.layout.by_sample(value)[: stop - start]
-                if ready.shape != (stop - start, *p.layer.unit_shape):
-                    raise self._other_shape(p.layer, ready.shape)
-                results[key][start:stop] = ready
+            named = named_for(declared, chunk, self._inputs)
+            fed = noise.cut(drawn, exposed.ports, rows)
+            values = run_session(session, [*outputs, *shapes], {**named, **fed}, self._runtime.path)
+            if misfit := noise.misfit(fed, exposed.ports, values[len(outputs) :]):
+                raise self._other_shape(*misfit)
+            for (key, p), value in zip(placed.items(), values[: len(outputs)], strict=True):
+                want = p.layout.shape(stop - start if rows is None else len(rows), p.layer.unit_shape)
+                if value.shape != want:
+                    raise self._other_shape(p.layer, value.shape, want)
+                results[key][start:stop] = p.layout.by_sample(value)[: stop - start]
         return results
 
-    def _other_shape(self, layer: Layer, shape: tuple[int, ...]) -> InputRefusedError:
+    def _other_shape(self, layer: Layer, have: tuple[int, ...], want: tuple[int, ...]) -> InputRefusedError:
         return InputRefusedError(
             what="the activation's shape depends on the samples",
             path=self._source.path,
             place=f"layer {layer.key} ({layer.name})",
-            why=f"found {shape[1:]} per sample, expected {layer.unit_shape}",
+            why=f"found a tensor of shape {have}, expected {want}",
             fix="Pad the samples to one length, and list the layers with a probe of that length",
         )
 

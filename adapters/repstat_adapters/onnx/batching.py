@@ -29,6 +29,13 @@ class BatchLayout:
     inner: int = 1
     sample_major: bool = True
 
+    def shape(self, n: int, unit_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the tensor for `n` samples."""
+        if self.axis is None:
+            return unit_shape
+        before, after = unit_shape[: self.axis], unit_shape[self.axis + (self.inner > 1) :]
+        return (*before, n * self.inner, *after)
+
     def by_sample(self, value: Array) -> Array:
         """Return a view or copy of `value` of shape ``(n_samples, ...)``."""
         if self.axis is None:
@@ -39,6 +46,13 @@ class BatchLayout:
         parts = (n, self.inner) if self.sample_major else (self.inner, n)
         split = value.reshape(*value.shape[: self.axis], *parts, *value.shape[self.axis + 1 :])
         return np.moveaxis(split, self.axis + (0 if self.sample_major else 1), 0)
+
+    def from_samples(self, values: Array) -> Array:
+        """Return the tensor that holds `values`, ``(n_samples, ...)``: the inverse of `by_sample`."""
+        if self.axis is None:
+            return values.reshape(values.shape[1:])
+        outer = self.axis + (0 if self.inner == 1 or self.sample_major else 1)
+        return np.moveaxis(values, 0, outer).reshape(self.shape(len(values), values.shape[1:]))
 
 
 def close(a: Array, b: Array) -> bool:

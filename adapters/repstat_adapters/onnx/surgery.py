@@ -7,7 +7,7 @@ they are: initialisers are copied, external ones only referred to.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 from onnx import TensorProto, helper
@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from repstat.errors import InputRefusedError
 from repstat_adapters.onnx.graph import Graph
 from repstat_adapters.onnx.ops import QUANTISED_OUTPUT
+from repstat_adapters.onnx.ports import NoisyTensor, Port, add_ports, names_in
 from repstat_adapters.onnx.walk import all_graphs, all_nodes, captured, needed, subgraphs
 
 NATIVE = frozenset({"tensor(float)", "tensor(double)", "tensor(float16)"})
@@ -27,10 +28,11 @@ _MOST_NODES = 1_000_000
 
 @dataclass(frozen=True)
 class Exposed:
-    """A rebuilt model and the name of the output that carries each wanted tensor."""
+    """A rebuilt model, the output that carries each wanted tensor, and the ports of the noisy ones."""
 
     model: onnx.ModelProto
     output_of: Mapping[str, str]
+    ports: Mapping[str, Port] = field(default_factory=dict)
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -82,9 +84,15 @@ def _inside(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
 
 
 def expose(
-    model: onnx.ModelProto, graph: Graph, targets: Sequence[str], types: Mapping[str, str] | None = None
+    model: onnx.ModelProto,
+    graph: Graph,
+    targets: Sequence[str],
+    types: Mapping[str, str] | None = None,
+    noisy: Mapping[str, NoisyTensor] | None = None,
 ) -> Exposed:
     """Return a model whose outputs are `targets`, widened where NumPy has no such type.
+
+    Of a tensor with noise the output is what it is before its own noise.
 
     Parameters
     ----------
@@ -97,21 +105,27 @@ def expose(
     types
         onnxruntime's type of each target (``tensor(bfloat16)``), where known already. Those that are not
         floating point of NumPy's are dequantised if they are quantised, and otherwise cast.
+    noisy
+        Tensors to which noise is added, where anything that leads to the targets uses them.
     """
     built = onnx.ModelProto(ir_version=model.ir_version)
     built.opset_import.extend(model.opset_import)
     built.graph.name = model.graph.name
     keep = _needed_for(graph, targets)
     built.graph.node.extend(graph.nodes[i] for i in keep)
-    widened = _Widening(built, graph, {name for node in graph.nodes for name in node.output})
-    output_of = {t: widened.add(t, (types or {}).get(t, "tensor(float)")) for t in dict.fromkeys(targets)}
-    built.graph.output.extend(onnx.ValueInfoProto(name=name) for name in output_of.values())
     used = {name for node in built.graph.node for name in needed(node)} | set(targets)
     _copy_values(model.graph, built.graph, used)
+    ports = add_ports(built.graph, noisy or {})
+    widened = _Widening(built, graph, names_in(built.graph))
+    output_of = {
+        t: widened.add(ports[t].clean if t in ports else t, (types or {}).get(t, "tensor(float)"))
+        for t in dict.fromkeys(targets)
+    }
+    built.graph.output.extend(onnx.ValueInfoProto(name=name) for name in output_of.values())
     _accept_as_float(built.graph)
     for inner in all_graphs(built.graph):
         _make_node_names_unique(inner)
-    return Exposed(built, output_of)
+    return Exposed(built, output_of, ports)
 
 
 def _needed_for(graph: Graph, targets: Sequence[str]) -> list[int]:
