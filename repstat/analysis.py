@@ -8,6 +8,8 @@ bin and histogram edges); then each layer at each checkpoint is a task of its ow
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import nullcontext
+from dataclasses import replace
+from itertools import pairwise
 from math import isfinite
 from os import PathLike
 from typing import Any
@@ -16,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstat.autoscale import MAX_CHECKPOINTS, pick_levels
-from repstat.cell import Outcome, Scales, Settings, Task, compute
+from repstat.cell import Conditional, Outcome, Scales, Settings, Task, compute, first_pass
 from repstat.clustering import Clustering, distance_edges
 from repstat.errors import ResourceError, UsageError
-from repstat.estimators import Backend, Binning
+from repstat.estimators import Backend, Binning, rise
 from repstat.progress import Progress, Silent
-from repstat.results import Histogram, Results
+from repstat.results import Histogram, Results, Row, Status
 from repstat.scales import AUTO, NoiseLevel, parse_noise, pooled_std
 from repstat.selection import select_layers
 from repstat.store import LayerView, Store, open_store
@@ -42,6 +44,7 @@ def analyze(
     steps: Sequence[int] | None = None,
     tolerance: float = 0.01,
     seed: int = 0,
+    conditional: Conditional = "sampled",
     workers: int = 1,
     executor: Executor | None = None,
     device: str = "cpu",
@@ -54,9 +57,10 @@ def analyze(
     store
         An open store, or the path of one.
     noise_std
-        Noise levels for `repstat.noisy_mi`: numbers in activation units, ``0.1x`` for a multiple of the
-        layer's pooled standard deviation over the trajectory, or ``auto``: two such multiples for each layer,
-        chosen so that the trajectory is neither saturated nor empty (`repstat.autoscale`).
+        Noise levels for `repstat.noisy_mi`, of a network without noise: numbers in activation units, ``0.1x``
+        for a multiple of the layer's pooled standard deviation over the trajectory, or ``auto``: two such
+        multiples for each layer, chosen so that the trajectory is neither saturated nor empty
+        (`repstat.autoscale`). The store of a noisy network has noise of its own.
     binning
         One or more binnings, or their text: ``szt``, ``width:0.07``, ``count:30``, ``quantile:30``.
     estimators
@@ -69,6 +73,9 @@ def analyze(
         Standard error to reach, in nats.
     seed
         Seed of the noise and of subsets of pairs. The same whatever the number of workers.
+    conditional
+        For the store of a noisy network, how h(T|X) enters I(X;T): ``sampled``, from the density of the
+        realizations, or ``linearised``, from their covariance, which serves where noise is small.
     workers
         Processes that compute, each one layer at one checkpoint at a time. A script that asks for more than
         one must guard its own code by ``if __name__ == "__main__":``.
@@ -91,7 +98,7 @@ def analyze(
     StoreDamagedError
         The store is not sound; each layer is hashed while it is read.
     """
-    settings = _settings(noise_std, binning, estimators, tolerance, seed, device)
+    settings = _settings(noise_std, binning, estimators, tolerance, seed, device, conditional)
     pool = process_pool(workers) if executor is None and workers > 1 else nullcontext(executor)
     opened = nullcontext(store) if isinstance(store, Store) else open_store(store)
     with opened as source, pool as runner:
@@ -105,6 +112,7 @@ def _settings(
     tolerance: float,
     seed: int,
     device: str,
+    conditional: Conditional,
 ) -> Settings:
     if isinstance(estimators, str):
         estimators = [word.strip() for word in estimators.split(",")]
@@ -126,6 +134,10 @@ def _settings(
         )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise UsageError(what=f"seed {seed!r} is not a whole number of at least 0", fix="Give for example 0")
+    if conditional not in ("sampled", "linearised"):
+        raise UsageError(
+            what=f"conditional {conditional!r} is not known", fix="Choose 'sampled' or 'linearised'"
+        )
     Backend.open(device)  # fails here rather than in each task
     specs = [binning] if isinstance(binning, str | Binning) else binning
     return Settings(
@@ -137,6 +149,7 @@ def _settings(
         tolerance=tolerance,
         seed=int(seed),
         device=device,
+        conditional=conditional,
     )
 
 
@@ -148,12 +161,19 @@ def _analyze(
     executor: Executor | None,
     progress: Progress,
 ) -> Results:
-    if store.n_realizations > 1:
+    if store.noise is None and store.n_realizations > 1:
         raise UsageError(
             what="cannot analyse several realizations",
             path=store.path,
-            why=f"the store holds {store.n_realizations} noisy passes per sample; one was expected",
-            fix="Extract without noise",
+            why=f"the store holds {store.n_realizations} passes per sample and does not say of which noise",
+            fix="Extract with --noise-std, or without noise",
+        )
+    if store.noise is not None and settings.noise != (AUTO,):
+        raise UsageError(
+            what="--noise-std for the store of a noisy network",
+            path=store.path,
+            why="its activations hold the noise of earlier layers, and that of their own is known",
+            fix="Leave out --noise-std, or extract without noise to measure through noise of your choice",
         )
     selectors = [layers] if isinstance(layers, str) else layers
     views = select_layers(tuple(store.layers.values()), selectors)
@@ -162,7 +182,7 @@ def _analyze(
     tasks = (
         Task(store.path, view.key, step, position, settings, scales)
         for view in views
-        for scales in [_fix_scales(view, store.steps, settings)]
+        for scales in [_fix_scales(store, view, settings)]
         for position, step in enumerate(chosen)
     )
     outcomes = []
@@ -170,11 +190,14 @@ def _analyze(
         outcomes.append(outcome)
         progress.advance(1)
     per_layer = [outcomes[i : i + len(chosen)] for i in range(0, len(outcomes), len(chosen))]
+    per_layer_keys = [view.key for view in views]
     labels = store.samples.labels
     checkpoints = [store.checkpoints[store.steps.index(step)] for step in chosen]
     names = dict.fromkeys(name for c in checkpoints for name in c.metrics)
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    rows += [row for position in range(len(chosen)) for row in _rises(rows, per_layer_keys, position)]
     return Results(
-        rows=tuple(sorted((row for o in outcomes for row in o.rows), key=lambda row: row.checkpoint)),
+        rows=tuple(sorted(rows, key=lambda row: row.checkpoint)),
         histograms=tuple(
             histogram
             for view, found in zip(views, per_layer, strict=True)
@@ -189,6 +212,33 @@ def _analyze(
         synthetic=store.synthetic,
         provenance=_provenance(store, settings),
     )
+
+
+def _rises(rows: Sequence[Row], layers: Sequence[str], position: int) -> Iterator[Row]:
+    """Yield by how much I(X;T) of a noisy network rises from each layer to the next, at one checkpoint."""
+    known = {
+        row.layer: row
+        for row in rows
+        if row.checkpoint == position
+        and row.quantity == "mi_input"
+        and row.noise_model == "network"
+        and row.value is not None
+    }
+    for before, after in pairwise(known[key] for key in layers if key in known):
+        step = rise(before, after)
+        if step is not None:
+            yield replace(
+                after,
+                quantity="mi_input_rise",
+                value=step[0],
+                std_error=step[1],
+                ceiling=None,
+                status=Status.OK,
+                reason="",
+                population_lower=None,
+                population_upper=None,
+                params={"from_layer": before.layer},
+            )
 
 
 def _computed(tasks: Iterable[Task], store: Store, executor: Executor | None) -> Iterator[Outcome]:
@@ -228,10 +278,14 @@ def _choose_steps(store: Store, steps: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(step for step in store.steps if step in set(steps))
 
 
-def _fix_scales(view: LayerView, steps: Sequence[int], settings: Settings) -> Scales:
+def _fix_scales(store: Store, view: LayerView, settings: Settings) -> Scales:
+    steps = store.steps
+
     def blocks() -> Iterator[NDArray[Any]]:
         return (view.at(step=step).read() for step in steps)
 
+    if store.noise is not None:
+        return _fix_noisy_scales(view, steps, settings)
     noise, spread = settings.noise, 0.0
     if "noisy" in settings.estimators and any(level.relative for level in noise):
         spread = pooled_std(blocks())
@@ -244,6 +298,27 @@ def _fix_scales(view: LayerView, steps: Sequence[int], settings: Settings) -> Sc
             for binning in settings.binnings
         ),
         distance_edges=distance_edges(blocks()) if "clustering" in settings.estimators else np.empty(0),
+    )
+
+
+def _fix_noisy_scales(view: LayerView, steps: Sequence[int], settings: Settings) -> Scales:
+    """Return the edges of bins for all noisy passes, and those of distances for the first."""
+
+    def passes() -> Iterator[NDArray[Any]]:
+        for step in steps:
+            yield from view.at(step=step).read().reshape(-1, *view.at(step=step).shape[-2:])
+
+    def first() -> Iterator[NDArray[Any]]:
+        return (first_pass(view.at(step=step).read()) for step in steps)
+
+    return Scales(
+        noise=(),
+        noise_std=(),
+        bin_edges=tuple(
+            binning.edges(passes()) if "binned" in settings.estimators else None
+            for binning in settings.binnings
+        ),
+        distance_edges=distance_edges(first()) if "clustering" in settings.estimators else np.empty(0),
     )
 
 
@@ -284,6 +359,7 @@ def _provenance(store: Store, settings: Settings) -> dict[str, Any]:
             "estimators": list(settings.estimators),
             "tolerance": settings.tolerance,
             "seed": settings.seed,
+            "conditional": settings.conditional,
         },
         "checkpoints": [
             {"step": c.step, "source": c.source, "sha256": c.sha256, "weights_sha256": c.weights_sha256}

@@ -14,10 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstat.clustering import Clustering, clustering
-from repstat.estimators import Binning, NoisyMI, binned_mi, noisy_mi
+from repstat.estimators import Binning, NoisyMI, binned_mi, noisy_mi, sample_propagation_mi
 from repstat.results import Estimate, Row
 from repstat.scales import NoiseLevel
 from repstat.store import Store, open_store
+
+SAMPLE_PROPAGATION = "sample_propagation_mi"
+
+Conditional = Literal["sampled", "linearised"]
+"""How h(T|X) of a noisy network is found: from the density of the realizations, or from their covariance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,7 @@ class Settings:
     tolerance: float
     seed: int
     device: str = "cpu"
+    conditional: Conditional = "sampled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,23 +135,86 @@ def compute(task: Task, store: Store | None = None) -> Outcome:
     values = view.at(step=task.step).read()
     cell = Cell(task.position, task.step, checkpoint.epoch, view.key, view.name, values)
     labels, seed = store.samples.labels, task.seed(store)
-    rows = list(_information(cell, labels, task, seed, store.samples.input_entropy))
+    if store.noise is not None:
+        rows = list(_network_rows(cell, store, task, seed))
+    else:
+        rows = list(_measurement_rows(cell, labels, task, seed, store.samples.input_entropy))
+    rows += _binned_rows(cell, labels, task, store.samples.input_entropy, noisy=store.noise is not None)
     found = None
     if "clustering" in task.settings.estimators:
         # One subset of the samples for the whole trajectory, where there are too many for all pairs.
-        found = clustering(values, labels, seed=task.settings.seed, distance_edges=task.scales.distance_edges)
+        found = clustering(
+            first_pass(values), labels, seed=task.settings.seed, distance_edges=task.scales.distance_edges
+        )
         rows += _clustering_rows(cell, found, task.settings.seed)
     return Outcome(tuple(rows), found)
 
 
-def _information(
+def first_pass(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the activations of the first noisy pass, (n_samples, n_units), or of the only one."""
+    return np.asarray(values[0] if values.ndim == 3 else values)
+
+
+def _network_rows(cell: Cell, store: Store, task: Task, seed: int) -> Iterator[Row]:
+    """Yield the information rows of one layer of a noisy network."""
+    settings = task.settings
+    if "noisy" not in settings.estimators or store.noise is None:
+        return
+    std = store.noise.noise_std.get(cell.layer)
+    labels = store.samples.labels
+    if std is None:
+        reason = "the layer has no noise of its own, and without it I(X;T) is infinite or ln n"
+        n_samples, n_units = first_pass(cell.values).shape
+        nothing = Estimate.undefined(reason, n_samples=n_samples, n_units=n_units)
+        for quantity in ("mi_input",) if labels is None else ("mi_input", "mi_label"):
+            yield cell.row(quantity, SAMPLE_PROPAGATION, nothing, {"noise": "none"}, noise_model="network")
+        return
+    repeated = store.layers[cell.layer].at(step=task.step).conditional
+    samples = None if repeated is None or store.conditional is None else store.conditional.samples
+    found = sample_propagation_mi(
+        cell.values if cell.values.ndim == 3 else cell.values[None],
+        None if repeated is None else repeated.read(),
+        noise_std=std,
+        conditional_samples=samples,
+        labels=labels,
+        tolerance=settings.tolerance,
+        seed=seed,
+        input_entropy=store.samples.input_entropy,
+        device=settings.device,
+    )
+    linear = settings.conditional == "linearised"
+    params = {
+        "noise": f"{std:g}",
+        "tolerance": settings.tolerance,
+        "seed": seed,
+        "n_draws": found.n_draws,
+        "n_recorded": found.n_recorded,
+        "n_repeated": found.n_repeated,
+        "n_conditional": found.n_conditional,
+        "conditional": settings.conditional,
+        "bias": found.bias,
+        "halvings": ";".join(f"{r},{c}:{value:.6g}" for r, c, value in found.halvings),
+    }
+    for quantity, estimate in (
+        ("mi_input", found.linearised if linear else found.input),
+        ("mi_label", found.label),
+        ("conditional_entropy", found.conditional_entropy),
+        ("mi_input_linearised", found.linearised),
+    ):
+        if estimate is not None:
+            yield cell.row(
+                quantity, SAMPLE_PROPAGATION, estimate, params, noise_std=std, noise_model="network"
+            )
+
+
+def _measurement_rows(
     cell: Cell,
     labels: NDArray[np.int64] | None,
     task: Task,
     seed: int,
     input_entropy: float | None,
 ) -> Iterator[Row]:
-    """Yield the information rows of one cell."""
+    """Yield the information rows of one layer of a network without noise, read through noise."""
     settings, scales = task.settings, task.scales
     channels: list[NoisyMI] = []
     if "noisy" in settings.estimators:
@@ -174,10 +243,25 @@ def _information(
                     noise_std=found.noise_std,
                     noise_model="measurement",
                 )
-    for binning, edges in zip(settings.binnings, scales.bin_edges, strict=True):
-        if "binned" not in settings.estimators:
-            break
-        binned = binned_mi(cell.values, labels, binning=binning, edges=edges, input_entropy=input_entropy)
+
+
+def _binned_rows(
+    cell: Cell, labels: NDArray[np.int64] | None, task: Task, input_entropy: float | None, *, noisy: bool
+) -> Iterator[Row]:
+    """Yield the rows of binned activations, of all noisy passes where there are several."""
+    settings = task.settings
+    if "binned" not in settings.estimators:
+        return
+    several = noisy and cell.values.ndim == 3
+    for binning, edges in zip(settings.binnings, task.scales.bin_edges, strict=True):
+        binned = binned_mi(
+            cell.values,
+            labels,
+            binning=binning,
+            edges=edges,
+            input_entropy=input_entropy,
+            realizations=several,
+        )
         for quantity, estimate in (
             ("binned_mi_input", binned.input),
             ("binned_mi_label", binned.label),

@@ -16,9 +16,10 @@ import numpy as np
 from repstat.adapter import Adapter, AdapterOptions, Array, InputSpec, Layer
 from repstat.discovery import open_model
 from repstat.errors import InputRefusedError
+from repstat.passes import FIRST_CONDITIONAL, NoiseOptions
 from repstat.plan import Plan, plan_extraction, probe
 from repstat.progress import Progress, Silent
-from repstat.store import Checkpoint, StoreWriter
+from repstat.store import Checkpoint, CheckpointWriter, StoreWriter
 from repstat.version import __version__
 
 
@@ -34,6 +35,10 @@ def extract(
     batch_size: int | None = None,
     dtype: str | None = None,
     cast: bool = False,
+    noise_std: float | str | Mapping[str, float] | None = None,
+    realizations: int | None = None,
+    conditional_samples: int | None = None,
+    conditional_realizations: int | None = None,
     seed: int = 0,
     options: AdapterOptions | None = None,
     folder: bool = False,
@@ -66,8 +71,16 @@ def extract(
         Store activations as ``float16``, ``float32`` or ``float64`` instead of the model's own dtype.
     cast
         Convert integer inputs to floating point where the model wants it.
+    noise_std
+        Make the network noisy: T = S + N(0, noise_std^2 I) after every hidden layer, whether it is recorded
+        or not; or after single ones, ``{"L001": 0.005}``. Recorded is S, before the layer's own noise.
+    realizations
+        Noisy passes of every sample; by default 10.
+    conditional_samples, conditional_realizations
+        How many samples, chosen at random, are passed how often more, for h(T|X); by default 256, and 1,000
+        times or what fits into 256 MiB. 0 for none.
     seed
-        Seed of synthetic inputs.
+        Of synthetic inputs, noise, and the choice of repeated samples.
     options
         Provider, threads, optimisation level.
     folder
@@ -98,6 +111,12 @@ def extract(
         batch_size=batch_size,
         dtype=dtype,
         cast=cast,
+        noise=NoiseOptions(
+            noise_std=noise_std,
+            realizations=realizations,
+            conditional_samples=conditional_samples,
+            conditional_realizations=conditional_realizations,
+        ),
         seed=seed,
         options=options,
     )
@@ -135,6 +154,9 @@ def run_extraction(
         layers=plan.layers,
         steps=plan.steps,
         identity=plan.identity,
+        n_realizations=plan.passes.n_realizations,
+        noise=plan.passes.noise,
+        conditional=plan.passes.conditional,
         folder=folder,
         resume=resume,
         overwrite=overwrite,
@@ -147,7 +169,7 @@ def run_extraction(
         if done := writer.done.intersection(plan.steps):
             progress.note(f"resuming: {len(done)} of {len(plan.steps)} checkpoints are there")
         todo = [(m, s) for m, s in zip(plan.models, plan.steps, strict=True) if s not in writer.done]
-        progress.start("extracting", len(todo) * plan.inputs.n_samples, "samples")
+        progress.start("extracting", len(todo) * plan.passes.n_samples(plan.inputs.n_samples), "samples")
         for model, step in todo:
             _record(plan, writer, model, step, progress)
         return writer.finish()
@@ -187,17 +209,61 @@ def _record(plan: Plan, writer: StoreWriter, model: Any, step: int, progress: Pr
                 "seed": plan.seed,
             },
         )
-        n = plan.inputs.n_samples
         with writer.checkpoint(checkpoint) as part:
-            for start in range(0, n, plan.batch_size):
-                stop = min(start + plan.batch_size, n)
-                batch = plan.inputs.batch(specs, start, stop)
-                values = adapter.run(batch, layers, samples=np.arange(start, stop, dtype=np.int64))
-                for layer in plan.layers:
-                    part.write(layer.key, values[layer.key].astype(layer.dtype, copy=False))
-                progress.advance(stop - start)
+            for realization in range(plan.passes.n_realizations):
+                _record_all(plan, adapter, specs, layers, part, realization, progress)
+            _record_repeated(plan, adapter, specs, layers, part, progress)
     finally:
         adapter.close()
+
+
+def _record_all(
+    plan: Plan,
+    adapter: Adapter,
+    specs: Sequence[InputSpec],
+    layers: Sequence[Layer],
+    part: CheckpointWriter,
+    realization: int,
+    progress: Progress,
+) -> None:
+    """Run all samples through once."""
+    n = plan.inputs.n_samples
+    for start in range(0, n, plan.batch_size):
+        stop = min(start + plan.batch_size, n)
+        batch = plan.inputs.batch(specs, start, stop)
+        samples = np.arange(start, stop, dtype=np.int64)
+        values = adapter.run(batch, layers, samples=samples, noise=plan.passes.at(realization))
+        for layer in plan.layers:
+            array = values[layer.key].astype(layer.dtype, copy=False)
+            part.write(layer.key, array, realization=realization)
+        progress.advance(stop - start)
+
+
+def _record_repeated(
+    plan: Plan,
+    adapter: Adapter,
+    specs: Sequence[InputSpec],
+    layers: Sequence[Layer],
+    part: CheckpointWriter,
+    progress: Progress,
+) -> None:
+    """Run the repeated inputs through, each as often as asked for, with noise that no other pass has."""
+    conditional = plan.passes.conditional
+    if conditional is None:
+        return
+    wanted = [layer for layer in layers if layer.key in conditional.layers]
+    total = conditional.n * conditional.n_realizations
+    for start in range(0, total, plan.batch_size):
+        at, realization = np.divmod(
+            np.arange(start, min(start + plan.batch_size, total)), conditional.n_realizations
+        )
+        samples = conditional.samples[at]
+        noise = plan.passes.at(FIRST_CONDITIONAL + realization)
+        values = adapter.run(plan.inputs.rows(specs, samples), wanted, samples=samples, noise=noise)
+        for layer in plan.layers:
+            if layer.key in values:
+                part.write_conditional(layer.key, values[layer.key].astype(layer.dtype, copy=False))
+        progress.advance(len(at))
 
 
 def _matching_inputs(plan: Plan, adapter: Adapter, model: Any) -> Sequence[InputSpec]:

@@ -68,6 +68,15 @@ class Inputs:
             for spec in specs
         }
 
+    def rows(self, specs: Sequence[InputSpec], rows: NDArray[np.int64]) -> dict[str, Array]:
+        """Return chosen samples, increasing and perhaps repeated, as `batch` does."""
+        start, stop = int(rows[0]), int(rows[-1]) + 1
+        batch = self.batch(specs, start, stop)
+        return {
+            spec.name: np.ascontiguousarray(np.take(batch[spec.name], rows - start, axis=spec.batch_axis))
+            for spec in specs
+        }
+
     def digest(self) -> tuple[str, float]:
         """Return the SHA-256 of all inputs and the entropy H(X) of the multiset of samples, in nats.
 

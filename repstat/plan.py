@@ -15,6 +15,7 @@ from repstat.adapter import Adapter, AdapterOptions, Array, Layer
 from repstat.discovery import existing_file, open_model
 from repstat.errors import InputRefusedError, UsageError
 from repstat.inputs import Inputs, check_inputs, synthetic_inputs, with_labels
+from repstat.passes import NoiseOptions, Passes, plan_passes
 from repstat.selection import select_layers
 from repstat.steps import assign_steps
 from repstat.store import Samples, predicted_bytes
@@ -44,13 +45,20 @@ class Plan:
     batch_size: int
     seed: int
     options: AdapterOptions
+    passes: Passes
     command: str = ""
     notes: tuple[str, ...] = ()
 
     @property
     def n_bytes(self) -> int:
         """Size of the store that will be written."""
-        return predicted_bytes(self.inputs.n_samples, self.layers, len(self.models))
+        return predicted_bytes(
+            self.inputs.n_samples,
+            self.layers,
+            len(self.models),
+            self.passes.n_realizations,
+            self.passes.conditional,
+        )
 
     @property
     def samples(self) -> Samples:
@@ -95,6 +103,7 @@ def plan_extraction(
     dtype: str | None = None,
     cast: bool = False,
     seed: int = 0,
+    noise: NoiseOptions | None = None,
     options: AdapterOptions | None = None,
     inputs_source: str = "arrays",
     labels_source: str = "labels",
@@ -141,8 +150,13 @@ def plan_extraction(
             named = {name: np.asanyarray(array) for name, array in arrays.items()}
             checked = check_inputs(named, specs, source=inputs_source, cast=cast)
         checked = with_labels(checked, labels, labels_source)
-        found = adapter.layers(probe(adapter, checked))
-        chosen = _with_dtype(select_layers(found, layers), dtype)
+        some = probe(adapter, checked)
+        found = adapter.layers(some)
+        chosen = select_layers(found, layers)
+        passes = plan_passes(
+            noise or NoiseOptions(), adapter, found, chosen, some, n_samples=checked.n_samples, seed=seed
+        )
+        chosen = _with_dtype(chosen, dtype)
         facts = adapter.provenance()
     finally:
         adapter.close()
@@ -158,9 +172,10 @@ def plan_extraction(
         model_keys=tuple(layer.key for layer in found),
         provider=str(facts.get("provider", "")),
         dtype=dtype,
-        batch_size=batch_size or _batch_size(checked, chosen),
+        batch_size=batch_size or _batch_size(checked, chosen, [x for x in found if _noisy(x, passes)]),
         seed=seed,
         options=options,
+        passes=passes,
         command=command,
         notes=(
             *checked.notes,
@@ -193,8 +208,13 @@ def _with_dtype(layers: Sequence[Layer], dtype: str | None) -> tuple[Layer, ...]
     return tuple(layers) if dtype is None else tuple(replace(x, dtype=np.dtype(dtype)) for x in layers)
 
 
-def _batch_size(inputs: Inputs, layers: Sequence[Layer]) -> int:
+def _noisy(layer: Layer, passes: Passes) -> bool:
+    return passes.noise is not None and layer.key in passes.noise.noise_std
+
+
+def _batch_size(inputs: Inputs, layers: Sequence[Layer], noisy: Sequence[Layer]) -> int:
     per_sample = sum(x.n_units * x.dtype.itemsize for x in layers)
+    per_sample += sum(x.n_units * 8 for x in noisy)
     per_sample += sum(a[:1].nbytes for a in inputs.arrays.values())
     return int(np.clip(BATCH_BYTES // max(per_sample, 1), 1, min(MAX_BATCH, inputs.n_samples)))
 

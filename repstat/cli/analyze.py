@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -90,6 +90,14 @@ Examples:
     type=click.IntRange(min=1),
     help="Processes that compute [default: one per usable core, fewer for small jobs].",
 )
+@click.option(
+    "--conditional",
+    type=click.Choice(["sampled", "linearised"]),
+    default="sampled",
+    show_default=True,
+    help="For the store of a noisy network: h(T|X) from the density of its realizations, or from their "
+    "covariance, which needs fewer of them and serves where noise is small.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the noise.")
 @click.option(
     "--device",
@@ -112,6 +120,7 @@ def command(
     units: Units,
     tolerance: float,
     workers: int | None,
+    conditional: Literal["sampled", "linearised"],
     seed: int,
     device: str,
 ) -> None:
@@ -144,6 +153,7 @@ def command(
                 steps=_select_steps(steps, opened.steps),
                 tolerance=tolerance,
                 seed=seed,
+                conditional=conditional,
                 workers=workers or (_default_workers(opened) if device == "cpu" else 1),
                 device=device,
                 progress=talk,

@@ -6,18 +6,22 @@ The command is long by its options, each of which is passed on once.
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from repstat.cli.options import adapter_options, layer_option, model_options, plural
 from repstat.units import format_bytes
 
+if TYPE_CHECKING:
+    from repstat.plan import Plan
+
 EPILOG = """\b
 Examples:
   repstat extract model.onnx
   repstat extract step-*.onnx --inputs data.npz -o acts.h5
-  repstat extract model.onnx --inputs x.npy --labels y.npy --layers 'block.*'"""
+  repstat extract model.onnx --inputs x.npy --labels y.npy --layers 'block.*'
+  repstat extract step-*.onnx --inputs data.npz --noise-std 0.005"""
 
 
 @click.command("extract", epilog=EPILOG)
@@ -64,7 +68,34 @@ Examples:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Seed of synthetic inputs.",
+    help="Seed of the noise, of the choice of repeated samples, and of synthetic inputs.",
+)
+@click.option(
+    "--noise-std",
+    metavar="B|LAYER=B,...",
+    help="Run the network with Gaussian noise of this standard deviation after every hidden layer, recorded "
+    "or not; or after the layers named. Activations are recorded before their own layer's noise.",
+)
+@click.option(
+    "--realizations",
+    type=click.IntRange(min=1),
+    metavar="R",
+    help="Noisy passes of every sample: the density of T is estimated from samples x R activations "
+    "[default: 10].",
+)
+@click.option(
+    "--conditional-samples",
+    type=click.IntRange(min=0),
+    metavar="K",
+    help="Samples, chosen at random, whose conditional density is estimated from passes of their own; the "
+    "mean over them stands for all, with its error [default: 256, or all if fewer].",
+)
+@click.option(
+    "--conditional-realizations",
+    type=click.IntRange(min=0),
+    metavar="C",
+    help="Passes of each of these. Too few make I(X;T) too large; the analysis halves them to tell by how "
+    "much [default: 1,000, or what fits into 256 MiB per checkpoint].",
 )
 @click.option(
     "--dtype",
@@ -89,6 +120,10 @@ def command(
     steps: str | None,
     batch_size: int | None,
     seed: int,
+    noise_std: str | None,
+    realizations: int | None,
+    conditional_samples: int | None,
+    conditional_realizations: int | None,
     dtype: str | None,
     cast: bool,
     resume: bool,
@@ -105,6 +140,7 @@ def command(
     from repstat.cli.talk import Talk
     from repstat.extraction import run_extraction
     from repstat.files import read_metrics
+    from repstat.passes import NoiseOptions
     from repstat.plan import plan_extraction
     from repstat.steps import parse_steps
 
@@ -126,6 +162,12 @@ def command(
             batch_size=batch_size,
             dtype=dtype,
             cast=cast,
+            noise=NoiseOptions(
+                noise_std=noise_std,
+                realizations=realizations,
+                conditional_samples=conditional_samples,
+                conditional_realizations=conditional_realizations,
+            ),
             seed=seed,
             options=adapter_options(provider, opt_level, threads),
             inputs_source=Path(inputs_file).name if inputs_file else "",
@@ -139,10 +181,7 @@ def command(
             )
         for note in plan.notes:
             talk.note(note)
-        talk.note(
-            f"{plural(len(plan.layers), 'layer')} × {plural(plan.inputs.n_samples, 'sample')} × "
-            f"{plural(len(plan.models), 'checkpoint')} = {format_bytes(plan.n_bytes)}"
-        )
+        talk.note(_size(plan))
         path = run_extraction(
             plan,
             output.rstrip("/"),
@@ -153,6 +192,23 @@ def command(
         )
     click.echo(path)
     click.echo(f"next: repstat analyze {shlex.quote(str(path))}", err=True)
+
+
+def _size(plan: "Plan") -> str:
+    """Say how much will be computed and written."""
+    passes = plan.passes
+    words = [plural(len(plan.layers), "layer"), plural(plan.inputs.n_samples, "sample")]
+    if passes.noise is not None:
+        words.append(plural(passes.n_realizations, "noisy pass").replace("passs", "passes"))
+    words.append(plural(len(plan.models), "checkpoint"))
+    text = f"{' × '.join(words)} = {format_bytes(plan.n_bytes)}"
+    if passes.conditional is not None:
+        text += (
+            f", with {plural(passes.conditional.n, 'repeated sample')} × "
+            f"{plural(passes.conditional.n_realizations, 'realization')} of "
+            f"{plural(len(passes.conditional.layers), 'layer')}"
+        )
+    return text
 
 
 def _read_data(inputs_file: str | None, labels_file: str | None) -> tuple[Any, Any]:

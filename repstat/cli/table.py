@@ -29,6 +29,8 @@ MARKS = {
     Status.TOO_FEW_REALIZATIONS: "!",
     Status.UNDEFINED: "",
 }
+ALARM_ERRORS, ALARM_NATS = 4.0, 0.01
+"""I(X;T) may rise from a layer to the next by this many standard errors, and this much for skipped terms."""
 WIDE = 140
 """Width of the whole table, and of what is printed where there is no terminal to ask."""
 NARROW = 76
@@ -102,7 +104,8 @@ def print_results(results: Results, units: Units) -> None:
         if table.row_count:
             console.print(table)
     _print_legend(console, rows)
-    if AUTO.text in results.provenance.get("options", {}).get("noise_std", ()):
+    measured = any(row.noise_model == "measurement" for row in rows)
+    if measured and AUTO.text in results.provenance.get("options", {}).get("noise_std", ()):
         console.print(AUTO_LEGEND, markup=False)
 
 
@@ -156,7 +159,7 @@ def _noise_table(results: Results, rows: Sequence[Row], units: Units, layout: La
     tops = _at_most(rows, "mi_input"), _at_most(rows, "mi_label")
     inside, outside = (tops, ("", "")) if layout.wide else (("", ""), tops)
     table = _table(
-        f"information through Gaussian noise, in {units}: I(X;T){outside[0]}, I(Y;T){outside[1]}",
+        f"{_channel(rows)}, in {units}: I(X;T){outside[0]}, I(Y;T){outside[1]}",
         [
             ("layer", "left"),
             ("units", "right"),
@@ -176,9 +179,7 @@ def _noise_table(results: Results, rows: Sequence[Row], units: Units, layout: La
             table.add_row(
                 _layer_label(layer, results) if i == 0 else "",
                 f"{any_row.n_units:,}" if i == 0 else "",
-                f"{level} = {any_row.noise_std:g}"
-                if level.endswith("x") and layout.wide
-                else f"{any_row.noise_std:g}",
+                _noise_level(any_row, level, layout),
                 layout.spark(series),
                 *([number(series[0]), _peak(series, results)] if layout.wide else []),
                 number(series[-1]),
@@ -186,6 +187,17 @@ def _noise_table(results: Results, rows: Sequence[Row], units: Units, layout: La
                 number(labels[-1]),
             )
     return table
+
+
+def _channel(rows: Sequence[Row]) -> str:
+    network = any(row.noise_model == "network" for row in rows)
+    return "information in the noisy network" if network else "information through Gaussian noise"
+
+
+def _noise_level(row: Row, level: str, layout: Layout) -> str:
+    if row.noise_std is None:
+        return "none"
+    return f"{level} = {row.noise_std:g}" if level.endswith("x") and layout.wide else f"{row.noise_std:g}"
 
 
 def _cluster_table(results: Results, rows: Sequence[Row], units: Units, layout: Layout) -> Table:
@@ -243,9 +255,30 @@ def _print_legend(console: Console, rows: Sequence[Row]) -> None:
         reasons = list(dict.fromkeys(r.reason for r in rows if r.status is status and r.reason))
         for reason in reasons[:3] if status is Status.UNDEFINED else []:
             console.print(f"    {printable(reason)}", markup=False)
+    if any(row.noise_model == "network" for row in rows):
+        console.print(
+            "The network had noise in its layers, and T is a layer with its own: I(X;T) is what the noisy "
+            "network transmits. Too few realizations make it too large.",
+            markup=False,
+        )
+        _print_rises(console, rows)
     if any(row.noise_model == "measurement" for row in rows):
         console.print(
             "Noise was added to stored activations of a deterministic network: I(X;T) and I(Y;T) say how its "
             "representation clusters at the scale noise_std, not how much a noisy network transmits.",
+            markup=False,
+        )
+
+
+def _print_rises(console: Console, rows: Sequence[Row]) -> None:
+    """Sound the alarm where a layer seems to know more of the input than the one before it."""
+    rises = [row for row in rows if row.quantity == "mi_input_rise" and row.value is not None]
+    alarms = [row for row in rises if (row.value or 0.0) > ALARM_ERRORS * (row.std_error or 0.0) + ALARM_NATS]
+    if alarms:
+        worst = max(alarms, key=lambda row: row.value or 0.0)
+        console.print(
+            f"ALARM: in {len(alarms):,} of {len(rises):,} cases I(X;T) rises from a layer to the next, most "
+            f"by {number(worst)} from {worst.params['from_layer']} to {worst.layer} at step {worst.step:,}: "
+            "impossible where all comes through the former. Extract with more realizations.",
             markup=False,
         )

@@ -3,8 +3,9 @@
 from repstat.estimators.backend import Backend
 from repstat.estimators.binned import BinnedMI, binned_mi
 from repstat.estimators.binning import Binning
+from repstat.estimators.network_claims import NetworkMI, rise
 from repstat.estimators.noisy_channel import NoisyMI, noisy_mi, pairwise_bounds
-from repstat.estimators.sample_propagation import NetworkMI, dpi_violation, sample_propagation_mi
+from repstat.estimators.sample_propagation import sample_propagation_mi
 
 __all__ = [
     "Backend",
@@ -13,8 +14,8 @@ __all__ = [
     "NetworkMI",
     "NoisyMI",
     "binned_mi",
-    "dpi_violation",
     "noisy_mi",
     "pairwise_bounds",
+    "rise",
     "sample_propagation_mi",
 ]

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import norm
 
 from repstat.errors import UsageError
+from repstat.estimators import NetworkMI, noisy_mi, rise, sample_propagation_mi
 from repstat.estimators import channel as channels
-from repstat.estimators import dpi_violation, noisy_mi, sample_propagation, sample_propagation_mi
 from repstat.estimators.channel import gaussian_excess
 from repstat.results import Estimate, Status
 from tests.estimators.truths import Floats, gaussian_information
@@ -28,7 +28,7 @@ def table() -> tuple[Floats, float]:
     return centres, noisy_mi(centres, sqrt(0.05), tolerance=0.0005).input.value or 0.0
 
 
-def estimate(n_recorded: int, n_conditional: int, **options: object) -> sample_propagation.NetworkMI:
+def estimate(n_recorded: int, n_conditional: int, **options: object) -> NetworkMI:
     centres, _ = table()
     conditional = spread(centres, 0.2, n_conditional, 3).swapaxes(0, 1)
     values = spread(centres, 0.2, n_recorded, 2)
@@ -251,9 +251,9 @@ def test_the_data_processing_inequality_raises_an_alarm() -> None:
     def known(value: float | None, error: float = 0.03) -> Estimate:
         return Estimate(value=value, std_error=error, n_samples=5, n_units=1)
 
-    assert dpi_violation([known(3.0), known(3.2, 0.04), known(1.0)]) == pytest.approx((0.2, 0.05))
-    assert dpi_violation([known(3.0), known(None), known(2.5)]) == pytest.approx((-0.5, 0.03 * sqrt(2)))
-    assert dpi_violation([known(3.0)]) is None
+    assert rise(known(3.0), known(3.2, 0.04)) == pytest.approx((0.2, 0.05))
+    assert rise(known(3.0), known(2.5)) == pytest.approx((-0.5, 0.03 * sqrt(2)))
+    assert rise(known(3.0), known(None)) is None
 
 
 def test_what_cannot_be_is_refused() -> None:
