@@ -21,7 +21,7 @@ from repstat.errors import UsageError
 from repstat.estimators.backend import Backend
 from repstat.estimators.channel import SOURCES, Channel, ChannelMeasure, log_densities
 from repstat.estimators.engines import MOST_SKIPPED, SKIPPED
-from repstat.estimators.network_claims import NetworkMI
+from repstat.estimators.network_claims import Claims, NetworkMI
 from repstat.estimators.noisy_channel import (
     DEFAULT_MAX_DRAWS,
     checked_ceiling,
