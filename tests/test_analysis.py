@@ -176,7 +176,7 @@ def test_metrics_and_steps_come_along(store: Path) -> None:
 
 
 def test_several_realizations_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot analyse several realizations .* holds 2 passes per sample and does not say"):
+    with pytest.raises(UsageError, match=r"several realizations .* holds 2 passes per sample and does not"):
         repstat.analyze(write(tmp_path / "a.h5", realizations=2))
 
 
