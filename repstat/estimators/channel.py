@@ -24,7 +24,6 @@ from functools import cached_property
 from math import log, sqrt
 
 import numpy as np
-from scipy.special import logsumexp
 
 from repstat.arrays import Floats, Integers, Matrix
 from repstat.estimators.backend import Backend
@@ -47,7 +46,7 @@ SOURCES = 64
 MAX_COMPARED = 2**14
 """Inputs up to which each is compared with all others beforehand."""
 
-LEFT_OUT_ROWS, LEFT_OUT_NOISES = 4, 2
+LEFT_OUT_ROWS, LEFT_OUT_NOISES = 3, 2
 """Realizations and noises for which the input is left out of the marginal."""
 
 
@@ -139,6 +138,8 @@ class ChannelMeasure:
         Where products are computed.
     n_visits
         Shape (n_slots,): how often each slot was met, counted here.
+    with_gaps
+        Whether what leaving out adds is wanted, which takes as long as the rest.
     """
 
     channel: Channel
@@ -147,6 +148,7 @@ class ChannelMeasure:
     bias: float
     backend: Backend
     n_visits: Integers
+    with_gaps: bool
 
     def __call__(self, slot: int, noise: Floats, stds: Sequence[float], first: bool) -> list[Found]:
         """Return what a slot finds."""
@@ -183,7 +185,8 @@ class ChannelMeasure:
         if not first:
             return Found(terms, np.empty(0))
         between = [_variance(term.mean(axis=1)) for term in (residual, label)]
-        return Found(terms, np.append(self._gaps(i, own, centre, members, noise, std), between))
+        gaps = self._gaps(i, own, centre, members, noise, std) if self.with_gaps else np.full(3, np.nan)
+        return Found(terms, np.append(gaps, between))
 
     def _mixture(self, i: int, own: Floats, centre: Floats, std: float) -> tuple[Mixture, int]:
         """Return the centres that count for an input, about `centre`, and where its own ones begin."""
@@ -227,17 +230,17 @@ class ChannelMeasure:
         log_r = log(channel.n_recorded)
         densities = _log_kernels(channel.recorded - centre, samples, std)
         densities[:, i] = -np.inf
-        everyone = logsumexp(densities, axis=(1, 2)) - log_r
-        same = logsumexp(densities[:, others], axis=(1, 2)) - log_r
+        same = log_sum_exp(densities[:, others].reshape(len(samples), -1)) - log_r
+        everyone = log_sum_exp(densities.reshape(len(samples), -1)) - log_r
         inside = _log_kernels(own[None], samples, std)[:, 0]
-        mine = logsumexp(inside, axis=1) - log(len(own))
+        mine = log_sum_exp(inside.copy()) - log(len(own))
         m, n_class = channel.n_inputs, channel.class_sizes[channel.classes[i]]
         gaps = np.full(3, np.nan)
         gaps[0] = _gap(np.logaddexp(everyone, mine) - log(m), everyone - log(max(m - 1, 1)))
         gaps[1] = _gap(np.logaddexp(same, mine) - log(n_class), same - log(max(n_class - 1, 1)))
         if len(own) > 1:
             inside[np.arange(len(samples)), np.repeat(some, len(samples) // len(some))] = -np.inf
-            gaps[2] = _gap(mine, logsumexp(inside, axis=1) - log(len(own) - 1))
+            gaps[2] = _gap(mine, log_sum_exp(inside) - log(len(own) - 1))
         return gaps
 
 

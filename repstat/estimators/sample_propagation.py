@@ -130,7 +130,7 @@ class _Run:
     seed: int
     backend: Backend
 
-    def sample(self, channel: Channel) -> Sampled:
+    def sample(self, channel: Channel, *, with_gaps: bool = True) -> Sampled:
         """Sample one channel; equal seeds give equal inputs, realizations and noise."""
         rng = noise_rng(self.seed)
         n_repeated, n_conditional = len(channel.repeated), channel.n_conditional
@@ -147,7 +147,7 @@ class _Run:
         )
         bias = min(SKIPPED * self.tolerance, MOST_SKIPPED)
         order, n_visits = rng.permutation(n_repeated), np.zeros(n_repeated, np.int64)
-        measure = ChannelMeasure(channel, n_sources, order, bias, self.backend, n_visits)
+        measure = ChannelMeasure(channel, n_sources, order, bias, self.backend, n_visits, with_gaps)
         share = n_repeated / channel.n_inputs
         covariates = None
         if share < 1.0 and (known := log_densities(channel, self.noise_std)) is not None:
@@ -180,7 +180,7 @@ class _Run:
             if channel.n_conditional < 2 or channel.n_recorded < 2:
                 break
             channel = channel.halved()
-            found.append((channel, self.sample(channel)))
+            found.append((channel, self.sample(channel, with_gaps=False)))
         return found
 
 
