@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import kernels, precision, sidejobs, trajectory, traps
+from benchmarks import kernels, network, precision, sidejobs, trajectory, traps
 from benchmarks.cases import ROOT, fixture_store
 from benchmarks.measure import FULL, QUICK, Settings, one_thread
 from benchmarks.peers import absent, present
@@ -17,6 +17,7 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "variance": kernels.time_times_variance,
     "side": sidejobs.table,
     "trajectory": trajectory.table,
+    "network": network.table,
     "traps": lambda _: traps.table(),
 }
 
