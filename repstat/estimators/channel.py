@@ -192,14 +192,13 @@ class ChannelMeasure:
         """Return the centres that count for an input, about `centre`, and where its own ones begin."""
         channel = self.channel
         n_recorded, log_pairs = channel.n_recorded, channel.n_inputs * sqrt(channel.n_recorded * len(own))
-        recorded = channel.recorded - centre
         far = radius(own) + reach(log_pairs, self.bias) * std
-        near = np.einsum("jrd,jrd->jr", recorded, recorded) <= far**2
+        near = -2.0 * std**2 * _log_kernels(channel.recorded, centre[None], std)[0] <= far**2
         near[i] = False
         own_class = int(channel.classes[i])
         parts, weights, place = list[Floats](), list[Floats](), 0
         for c in range(len(channel.class_sizes)):
-            points = recorded[near & (channel.classes == c)[:, None]]
+            points = channel.recorded[near & (channel.classes == c)[:, None]] - centre
             weights.append(np.full(len(points), len(own) / n_recorded))
             if c == own_class:
                 place = sum(len(part) for part in parts) + len(points)
@@ -228,7 +227,7 @@ class ChannelMeasure:
         samples = samples.reshape(-1, own.shape[1])
         others = channel.classes == channel.classes[i]
         log_r = log(channel.n_recorded)
-        densities = _log_kernels(channel.recorded - centre, samples, std)
+        densities = _log_kernels(channel.recorded, samples + centre, std)
         densities[:, i] = -np.inf
         same = log_sum_exp(densities[:, others].reshape(len(samples), -1)) - log_r
         everyone = log_sum_exp(densities.reshape(len(samples), -1)) - log_r
@@ -296,9 +295,10 @@ def gaussian_excess(centred: Floats, std: float) -> float:
 def _log_kernels(centres: Floats, samples: Floats, std: float) -> Floats:
     """Return -|t - s|^2 / (2 b^2), shape (n_samples, *centres.shape[:-1])."""
     found = np.empty((len(samples), *centres.shape[:-1]))
-    for at, sample in enumerate(samples):
-        offset = (centres - sample) / std
-        found[at] = -0.5 * np.einsum("...d,...d->...", offset, offset)
+    for some in slices(len(centres), max(1, 4 * TILE_ELEMENTS // centres[0].size)):
+        for at, sample in enumerate(samples):
+            offset = (centres[some] - sample) / std
+            found[at, some] = -0.5 * np.einsum("...d,...d->...", offset, offset)
     return found
 
 
