@@ -173,7 +173,7 @@ def test_an_impossible_residual_is_an_internal_error(x: Floats, monkeypatch: pyt
 
     def wrong(*args: object) -> object:
         (sampled,) = real(*args)
-        return [replace(sampled, mean=replace(sampled.mean, residual=28.0))]
+        return [replace(sampled, residual=28.0)]
 
     monkeypatch.setattr(noisy_channel, "sample_mixture", wrong)
     with pytest.raises(RepstatError, match="internal error: the mean residual exceeds ln n"):
