@@ -34,13 +34,11 @@ TRAIN_SHARE = 0.8
 BATCH_SIZE = 256
 LEARNING_RATE = 4e-4
 ORTHONORMAL_STEP = 0.01
-"""How far each optimizer step is followed by one towards orthonormal rows of the weights."""
+"""a of W <- W - a (W W^T W - W) after each optimizer step, which draws the rows of W to orthonormal ones."""
 
 
 def load_module(name: str) -> ModuleType:
-    """Import a module that lies beside the fixture, as its own neighbours do."""
-    if name in sys.modules:
-        return sys.modules[name]
+    """Import a module of the fixture under the name that its neighbours import it by."""
     spec = importlib.util.spec_from_file_location(name, FIXTURE / f"{name}.py")
     if spec is None or spec.loader is None:
         message = f"there is no module {name} in {FIXTURE}"
@@ -51,8 +49,7 @@ def load_module(name: str) -> ModuleType:
 
 
 task = load_module("task")
-make = load_module("make")
-"""How the fixture draws weights, measures losses, and writes ONNX."""
+make = load_module("make")  # draws weights, measures losses, writes ONNX
 
 
 @dataclass(frozen=True, slots=True)
