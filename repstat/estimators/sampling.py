@@ -47,6 +47,13 @@ MAX_NOISES = 512
 LEAST_REGRESSED = 32
 """Slots from which on covariates are used: their coefficients are estimated, too."""
 
+MOST_LEVERAGE = 20.0
+"""Squared distance of the slots' covariates from those of all rows, in standard errors of their mean: as many
+as there are covariates on average, and above this once in some thousand times where slots are typical."""
+
+COLLINEAR = 1e-6
+"""Covariates that vary less than this beside others are not told apart."""
+
 FUTILE = 0.1
 """Share of the variance by rows: once all slots were visited and noise adds less than this, it is enough."""
 
@@ -283,8 +290,8 @@ class Sampler:
             in_slots = table.var(axis=2, ddof=1).mean(axis=0) / n_replicates
             of_slots = table.mean(axis=2)
             if self._covariates is not None and n_visited >= LEAST_REGRESSED:
-                of_slots = _explained_away(of_slots, self._covariates[:n_visited])
-                means = of_slots.mean(axis=0)
+                of_slots, penalty = _explained_away(of_slots, self._covariates[:n_visited])
+                means, unseen = of_slots.mean(axis=0), unseen * penalty
             rows = unseen * _between(of_slots, in_slots) / n_visited
         return means, noise, rows
 
@@ -309,10 +316,13 @@ def _widening(n_replicates: int) -> float:
     return float(stdtrit(max(1.0, (n_replicates - 1) * 2.0 / 3.0), 0.975) / ndtri(0.975))
 
 
-def _explained_away(means: Floats, covariates: Floats) -> Floats:
-    """Return slots' means less what covariates of mean zero explain by linear regression.
+def _explained_away(means: Floats, covariates: Floats) -> tuple[Floats, float]:
+    """Return slots' means less what covariates of mean zero explain by linear regression, and its penalty.
 
-    The mean over slots is then the regression estimator of survey sampling (Cochran, chapter 7).
+    The mean over slots is then the regression estimator of survey sampling (Cochran, chapter 7), whose
+    variance is larger by the penalty, since the slopes are estimated. Where the slots do not show what the
+    covariates are like, or their mean would lie outside all of them, that is extrapolation: they stay as
+    they are.
 
     Parameters
     ----------
@@ -321,9 +331,18 @@ def _explained_away(means: Floats, covariates: Floats) -> Floats:
     covariates
         Shape (n_slots, n_covariates).
     """
-    centred = covariates - covariates.mean(axis=0)
-    slopes = np.linalg.lstsq(centred, means - means.mean(axis=0), rcond=1e-6)[0]
-    return np.asarray(means - covariates @ slopes)
+    offset = covariates.mean(axis=0)
+    left, scales, right = np.linalg.svd(covariates - offset, full_matrices=False)
+    known = scales > COLLINEAR * scales.max(initial=0.0)
+    inverse = right[known].T / scales[known]
+    leverage = len(means) * float(np.square(offset @ inverse).sum())
+    if not known.any() or leverage > MOST_LEVERAGE:
+        return means, 1.0
+    slopes = inverse @ (left[:, known].T @ (means - means.mean(axis=0)))
+    adjusted = means - covariates @ slopes
+    middle = adjusted.mean(axis=0)
+    inside = (middle >= means.min(axis=0)) & (middle <= means.max(axis=0))
+    return np.where(inside, adjusted, means), 1.0 + leverage / len(means)
 
 
 def _between(means: Floats, noise: Floats) -> Floats:
