@@ -162,8 +162,12 @@ def _network_rows(cell: Cell, store: Store, task: Task, seed: int) -> Iterator[R
         return
     std = store.noise.noise_std.get(cell.layer)
     labels = store.samples.labels
+    reason = ""
     if std is None:
         reason = "the layer has no noise of its own, and without it I(X;T) is infinite or ln n"
+    elif store.n_realizations == 1 and store.conditional is None:
+        reason = "a single noisy pass does not tell h(T|X): extract with more realizations"
+    if std is None or reason:
         n_samples, n_units = first_pass(cell.values).shape
         nothing = Estimate.undefined(reason, n_samples=n_samples, n_units=n_units)
         for quantity in ("mi_input",) if labels is None else ("mi_input", "mi_label"):

@@ -120,6 +120,12 @@ def plan_passes(
     conditional = None
     if noisy := _behind_noise(adapter, chosen, stds, probe, seed):
         conditional = _conditional(options, noisy, n_samples, seed)
+        if conditional is None and realizations == 1:
+            raise UsageError(
+                what="a single noisy pass does not tell h(T|X)",
+                why="no input is repeated and realizations is 1",
+                fix="Ask for more realizations, or for repeated inputs",
+            )
     return Passes(noise=record, n_realizations=realizations, conditional=conditional)
 
 

@@ -14,6 +14,7 @@ from repstat.discovery import open_model
 from repstat.errors import RepstatError, UsageError
 from repstat.noise import BIT_GENERATOR, checksum, standard_normal
 from repstat.passes import FIRST_CONDITIONAL
+from repstat.results import Status
 from repstat.store import Store
 
 HIDDEN = ("L000", "L001", "L002", "L003", "L004")
@@ -145,6 +146,7 @@ def test_single_layers_may_have_noise(
         ({"noise_std": {"fc9": 0.1}}, "in a layer 'fc9': 0 layers of the model are called so"),
         ({"noise_std": None}, "realizations without noise_std"),
         ({"realizations": 0}, "realizations 0 is not a whole number of at least 1"),
+        ({"realizations": 1, "conditional_samples": 0}, "a single noisy pass does not tell"),
         ({"conditional_samples": 61}, "cannot repeat 61 inputs: there are 60"),
         ({"conditional_realizations": 1.5}, "conditional_realizations 1.5 is not a whole number"),
     ],
@@ -164,6 +166,27 @@ def test_no_repeated_inputs_on_request(tmp_path: Path, trajectory: list[Path], i
         assert store.conditional is None
     rows = [row for row in repstat.analyze(path, estimators="noisy").rows if row.quantity == "mi_input"]
     assert [row.params["n_conditional"] for row in rows] == [1, 20, 20, 20, 20]
+
+
+def test_one_repeated_input_tells_no_error(
+    tmp_path: Path, trajectory: list[Path], inputs: np.ndarray
+) -> None:
+    path = extract(tmp_path, trajectory[7], inputs, conditional_samples=1, noise_std=0.5, realizations=1)
+    results = repstat.analyze(path, estimators="noisy")
+    (row,) = [row for row in results.rows if row.quantity == "mi_input" and row.layer == "L004"]
+    assert row.std_error is None
+    assert row.status is not Status.OK
+    assert json.dumps(results.to_rows(), allow_nan=False)
+
+
+def test_a_single_pass_of_another_program_is_undefined(
+    tmp_path: Path, trajectory: list[Path], inputs: np.ndarray
+) -> None:
+    """One pass and no repeated inputs: with the entropy of the noise for h(T|X) it would be wrong."""
+    path = extract(tmp_path, trajectory[0], inputs, layers="L000", realizations=1)
+    rows = repstat.analyze(path, estimators="noisy").rows
+    assert [row.value for row in rows] == [None, None]
+    assert "a single noisy pass does not tell h(T|X)" in rows[0].reason
 
 
 def test_rows_of_a_noisy_network(tmp_path: Path, trajectory: list[Path], inputs: np.ndarray) -> None:

@@ -133,13 +133,12 @@ class Claims:
                 f"large by up to about {bias:.2g} nat, above the tolerance {self.tolerance:g}",
             )
         elif error > self.tolerance:
-            status, reason = (
-                Status.TOLERANCE_NOT_REACHED,
-                f"the standard error {error:.2g} is above the tolerance {self.tolerance:g}",
-            )
+            known = f"the standard error {error:.2g} is above the tolerance {self.tolerance:g}"
+            reason = known if isfinite(error) else "one repeated input tells no standard error"
+            status = Status.TOLERANCE_NOT_REACHED
         return Estimate(
             value=value,
-            std_error=error,
+            std_error=_finite(error),
             ceiling=ceiling,
             status=status,
             reason=reason,
