@@ -1,7 +1,6 @@
 """A noisy network, extracted and analysed: time and memory of one checkpoint; noise beside a forward pass."""
 
 import json
-import subprocess
 import sys
 import time
 
@@ -11,7 +10,7 @@ import repstat
 from benchmarks.cases import FIXTURE, STORE, checkpoints
 from benchmarks.measure import Settings, interleaved
 from benchmarks.report import Table, megabytes, seconds
-from benchmarks.trajectory import Watch
+from benchmarks.trajectory import run_apart
 from repstat.adapter import Noise
 from repstat.discovery import open_model
 from repstat.noise import standard_normal
@@ -49,18 +48,6 @@ def analyse_noisy() -> tuple[float, list[tuple[float, float, float]]]:
     return wall, [(row.value or 0.0, row.std_error or 0.0, row.params["bias"]) for row in rows]
 
 
-def _run(verb: str, *words: str) -> tuple[object, int]:
-    command = [sys.executable, "-m", "benchmarks.network", verb, *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        watch = Watch(process.pid)
-        output, _ = process.communicate()
-        most = watch.stop()
-    if process.returncode:
-        msg = f"{verb} ended with status {process.returncode}"
-        raise RuntimeError(msg)
-    return json.loads(output.splitlines()[-1]), most
-
-
 def _passes(repeats: int) -> tuple[float, float, float]:
     """Return seconds of a clean and of a noisy pass of 4,096 samples, and of the noise alone."""
     adapter = open_model(checkpoints()[0], repstat.AdapterOptions(threads=1))
@@ -80,8 +67,8 @@ def table(settings: Settings) -> Table:
     """Measure one checkpoint of the fixture as a noisy network."""
     rows = []
     for std in LEVELS[:1] if settings.quick else LEVELS:
-        extracted, extract_memory = _run("extract", str(std))
-        (wall, layers), memory = _run("analyse")
+        extracted, extract_memory = run_apart("benchmarks.network", "extract", str(std))
+        (wall, layers), memory = run_apart("benchmarks.network", "analyse")
         rows.append(
             [
                 f"{std:g}",

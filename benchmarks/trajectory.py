@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from threading import Event, Thread
+from typing import Any
 
 import repstat
 from benchmarks.cases import STORE, checkpoints
@@ -55,17 +56,17 @@ class Watch:
         return self.most
 
 
-def _run(workers: int, steps: list[int] | None) -> tuple[float, int, int]:
-    command = [sys.executable, "-m", "benchmarks.trajectory", str(STORE), str(workers), json.dumps(steps)]
+def run_apart(module: str, *words: str) -> tuple[Any, int]:
+    """Run a module in a process of its own; return the JSON of its last line and the most memory it held."""
+    command = [sys.executable, "-m", module, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         watch = Watch(process.pid)
         output, _ = process.communicate()
         most = watch.stop()
     if process.returncode:
-        msg = f"the analysis ended with status {process.returncode}"
+        msg = f"{' '.join([module, *words])} ended with status {process.returncode}"
         raise RuntimeError(msg)
-    wall, n_rows = json.loads(output.splitlines()[-1])
-    return wall, n_rows, most
+    return json.loads(output.splitlines()[-1]), most
 
 
 def table(settings: Settings) -> Table:
@@ -74,7 +75,8 @@ def table(settings: Settings) -> Table:
     chosen = steps[:: len(steps) // QUICK_STEPS][:QUICK_STEPS] if settings.quick else None
     rows = []
     for workers in (1, 2):
-        wall, n_rows, most = _run(workers, chosen)
+        words = (str(STORE), str(workers), json.dumps(chosen))
+        (wall, n_rows), most = run_apart("benchmarks.trajectory", *words)
         rows.append([str(workers), str(len(chosen or steps)), str(n_rows), f"{wall:.1f} s", megabytes(most)])
     before = f"""All layers of the fixture (n = 4,096) by `repstat.analyze` with noise_std
 {", ".join(NOISE)}, binning count:30 and every estimator. Wall time without the start of Python; memory

@@ -199,7 +199,7 @@ def _size(plan: "Plan") -> str:
     passes = plan.passes
     words = [plural(len(plan.layers), "layer"), plural(plan.inputs.n_samples, "sample")]
     if passes.noise is not None:
-        words.append(plural(passes.n_realizations, "noisy pass").replace("passs", "passes"))
+        words.append(plural(passes.n_realizations, "noisy pass"))
     words.append(plural(len(plan.models), "checkpoint"))
     text = f"{' × '.join(words)} = {format_bytes(plan.n_bytes)}"
     if passes.conditional is not None:

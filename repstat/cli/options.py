@@ -60,5 +60,6 @@ def usable_cores() -> int:
 
 
 def plural(n: int, noun: str) -> str:
-    """Return ``1 layer`` or ``4,096 samples``."""
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+    """Return ``1 layer``, ``4,096 samples`` or ``10 passes``."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{n:,} {noun}" + ("" if n == 1 else ending)

@@ -1,6 +1,6 @@
 """Break one rule of a store file, for the tests of this folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +64,21 @@ def attribute(owner: str, name: str, value: Any, dtype: Any = None) -> Change:
 
 def text(owner: str, name: str, value: bytes) -> Change:
     return attribute(owner, name, np.bytes_(value), h5py.string_dtype("utf-8", len(value)))
+
+
+def one_byte_damages(path: Path, rng: np.random.Generator) -> Iterator[None]:
+    """Flip one bit of each of 100 random bytes in turn; stop where `verify` does not notice.
+
+    More than 30 must be noticed by the end.
+    """
+    original = path.read_bytes()
+    noticed = 0
+    for position in rng.integers(0, len(original), 100):
+        damaged = bytearray(original)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        if verify(path):
+            noticed += 1
+            continue
+        yield
+    assert noticed > 30
