@@ -5,7 +5,7 @@ finds adapters by entry point (`repstat.discovery`) and never imports one; an ad
 `repstat.noise` and `repstat.errors` and nothing else of repstat.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -18,12 +18,20 @@ LayerKind = Literal["hidden", "residual", "output"]
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """One input of a model: its name, NumPy dtype and shape (None where a length is free)."""
+    """One input of a model: its name, NumPy dtype and shape (None where a length is free).
+
+    Parameters
+    ----------
+    declared
+        Whether the model itself says dtype and shape. Otherwise they are guessed from its weights, to draw
+        synthetic samples; real ones may be of any shape and of any integer type.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
     batch_axis: int = 0
+    declared: bool = True
 
     @property
     def sample_shape(self) -> tuple[int | None, ...]:
@@ -119,12 +127,16 @@ class AdapterOptions:
         ``extended`` or ``all``.
     trust_model
         Permit model files that run code.
+    model_factory
+        For files that hold weights only: what builds the model they belong to, ``package.module:function``
+        or the function itself. It is called without arguments.
     """
 
     provider: str = "auto"
     threads: int | None = None
     opt_level: Literal["none", "basic", "extended", "all"] = "none"
     trust_model: bool = False
+    model_factory: str | Callable[[], Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -165,11 +177,34 @@ class Adapter(Protocol):
         """Release the framework's resources."""
 
 
+@runtime_checkable
+class Reloadable(Protocol):
+    """An adapter that takes over the weights of further checkpoints, so that the model is prepared once."""
+
+    def reload(self, source: object) -> bool:
+        """Take over the weights of `source`, and its provenance.
+
+        Returns
+        -------
+        bool
+            False, with nothing changed, if `source` is not a checkpoint of the same kind and architecture;
+            open it anew then.
+
+        Raises
+        ------
+        RepstatError
+            `source` is one, but cannot be read.
+        """
+
+
 class AdapterModule(Protocol):
     """What the entry point of an adapter names: a light module; frameworks load in `open_model` only."""
 
     def accepts(self, source: object) -> bool:
-        """Whether this adapter reads `source`, judged by content and without importing its framework."""
+        """Whether this adapter reads `source`, judged by content and without importing its framework.
+
+        A path may be a folder, or a prefix that several files share.
+        """
 
     def open_model(self, source: object, options: AdapterOptions) -> Adapter:
         """Open `source`."""

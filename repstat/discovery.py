@@ -72,28 +72,38 @@ def open_model(source: object, options: AdapterOptions | None = None) -> Adapter
     Parameters
     ----------
     source
-        Path of a model file, or a live model that an adapter knows.
+        Path of a model (a file, or a folder or common prefix of files that an adapter reads as one), or a
+        live model that an adapter knows.
     options
         How to open it; defaults to `AdapterOptions()`.
 
     Raises
     ------
     UsageError
-        The file does not exist or is a folder.
+        There is no such file, or it is a folder that is not a model.
     AdapterUnavailableError
         No installed adapter reads it.
     """
     if isinstance(source, str | PathLike):
-        source = existing_file(Path(fspath(source)))
-    found = find_adapters()
-    for adapter in found:
-        if adapter.module is not None and adapter.module.accepts(source):
-            return adapter.module.open_model(source, options or AdapterOptions())
-    raise _nobody(source, found)
+        source = existing_model(Path(fspath(source)))
+    module = reader_of(source)
+    if module is None:
+        raise _nobody(source, find_adapters())
+    return module.open_model(source, options or AdapterOptions())
 
 
-def existing_file(path: Path) -> Path:
-    """Return `path` if it is a regular file, or say what it is."""
+def reader_of(source: object) -> AdapterModule | None:
+    """Return the first adapter that accepts `source`."""
+    modules = (adapter.module for adapter in find_adapters() if adapter.module is not None)
+    return next((module for module in modules if module.accepts(source)), None)
+
+
+def existing_model(path: Path) -> Path:
+    """Return `path` if it is a regular file, or one that an adapter accepts; otherwise say what it is."""
+    return path if not path.is_file() and reader_of(path) is not None else _existing_file(path)
+
+
+def _existing_file(path: Path) -> Path:
     if path.is_dir():
         raise UsageError(
             what="model is a folder",

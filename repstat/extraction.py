@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from math import isnan, nan
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from repstat.adapter import Adapter, AdapterOptions, Array, InputSpec, Layer
+from repstat.adapter import Adapter, AdapterOptions, Array, InputSpec, Layer, Reloadable
 from repstat.discovery import open_model
 from repstat.errors import InputRefusedError
 from repstat.passes import FIRST_CONDITIONAL, NoiseOptions
@@ -170,9 +170,37 @@ def run_extraction(
             progress.note(f"resuming: {len(done)} of {len(plan.steps)} checkpoints are there")
         todo = [(m, s) for m, s in zip(plan.models, plan.steps, strict=True) if s not in writer.done]
         progress.start("extracting", len(todo) * plan.passes.n_samples(plan.inputs.n_samples), "samples")
-        for model, step in todo:
-            _record(plan, writer, model, step, progress)
+        with _OneModel(plan.options) as opened:
+            for model, step in todo:
+                _record(plan, writer, opened.open(model), model, step, progress)
         return writer.finish()
+
+
+class _OneModel:
+    """The model that is open, which takes over the weights of the next checkpoint where it can."""
+
+    def __init__(self, options: AdapterOptions) -> None:
+        self._options = options
+        self._adapter: Adapter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def open(self, model: Any) -> Adapter:
+        """Return `model`, open until the next one is asked for."""
+        last: object = self._adapter
+        if self._adapter is None or not (isinstance(last, Reloadable) and last.reload(model)):
+            self._close()
+            self._adapter = open_model(model, self._options)
+        return self._adapter
+
+    def _close(self) -> None:
+        if self._adapter is not None:
+            self._adapter.close()
+        self._adapter = None
 
 
 def _file_hashes(plan: Plan) -> dict[int, str]:
@@ -185,36 +213,34 @@ def _file_hashes(plan: Plan) -> dict[int, str]:
     return hashes
 
 
-def _record(plan: Plan, writer: StoreWriter, model: Any, step: int, progress: Progress) -> None:
+def _record(
+    plan: Plan, writer: StoreWriter, adapter: Adapter, model: Any, step: int, progress: Progress
+) -> None:
     """Run all samples through one checkpoint and commit it."""
-    adapter = open_model(model, plan.options)
-    try:
-        specs = _matching_inputs(plan, adapter, model)
-        layers = _matching_layers(plan, adapter, model)
-        facts = dict(adapter.provenance())
-        metrics = dict(plan.metrics.get(step, {}))
-        epoch = metrics.pop("epoch", nan)
-        checkpoint = Checkpoint(
-            step=step,
-            epoch=None if isnan(epoch) else epoch,
-            source=Path(model).name if isinstance(model, str | PathLike) else type(model).__name__,
-            sha256=str(facts.get("sha256", "")),
-            weights_sha256=str(facts.get("weights_sha256", "")),
-            metrics=metrics,
-            provenance={
-                "repstat": __version__,
-                "command": plan.command,
-                "adapter": facts,
-                "batch_size": plan.batch_size,
-                "seed": plan.seed,
-            },
-        )
-        with writer.checkpoint(checkpoint) as part:
-            for realization in range(plan.passes.n_realizations):
-                _record_all(plan, adapter, specs, layers, part, realization, progress)
-            _record_repeated(plan, adapter, specs, layers, part, progress)
-    finally:
-        adapter.close()
+    specs = _matching_inputs(plan, adapter, model)
+    layers = _matching_layers(plan, adapter, model)
+    facts = dict(adapter.provenance())
+    metrics = dict(plan.metrics.get(step, {}))
+    epoch = metrics.pop("epoch", nan)
+    checkpoint = Checkpoint(
+        step=step,
+        epoch=None if isnan(epoch) else epoch,
+        source=Path(model).name if isinstance(model, str | PathLike) else type(model).__name__,
+        sha256=str(facts.get("sha256", "")),
+        weights_sha256=str(facts.get("weights_sha256", "")),
+        metrics=metrics,
+        provenance={
+            "repstat": __version__,
+            "command": plan.command,
+            "adapter": facts,
+            "batch_size": plan.batch_size,
+            "seed": plan.seed,
+        },
+    )
+    with writer.checkpoint(checkpoint) as part:
+        for realization in range(plan.passes.n_realizations):
+            _record_all(plan, adapter, specs, layers, part, realization, progress)
+        _record_repeated(plan, adapter, specs, layers, part, progress)
 
 
 def _record_all(
@@ -272,9 +298,10 @@ def _matching_inputs(plan: Plan, adapter: Adapter, model: Any) -> Sequence[Input
     have = {spec.name: spec.sample_shape for spec in specs}
     want = {name: array.shape[1:] for name, array in plan.inputs.arrays.items()}
     fits = have.keys() == want.keys() and all(
-        len(have[name]) == len(shape)
-        and all(a is None or a == b for a, b in zip(have[name], shape, strict=True))
-        for name, shape in want.items()
+        len(spec.sample_shape) == len(want[spec.name])
+        and all(a is None or a == b for a, b in zip(spec.sample_shape, want[spec.name], strict=True))
+        for spec in specs
+        if spec.declared
     )
     if not fits:
         raise InputRefusedError(

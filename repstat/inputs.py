@@ -43,6 +43,8 @@ class Inputs:
         Where they come from, for people.
     synthetic
         Whether repstat drew them.
+    cast
+        Whether integers are converted to floating point.
     notes
         What was converted on the way.
     """
@@ -52,6 +54,7 @@ class Inputs:
     class_names: tuple[str, ...] = ()
     source: str
     synthetic: bool = False
+    cast: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -62,11 +65,13 @@ class Inputs:
     def batch(self, specs: Sequence[InputSpec], start: int, stop: int) -> dict[str, Array]:
         """Return samples ``start:stop`` in the model's dtypes, native byte order and batch axis."""
         return {
-            spec.name: np.ascontiguousarray(
-                np.moveaxis(np.asarray(self.arrays[spec.name][start:stop], spec.dtype), 0, spec.batch_axis)
-            )
+            spec.name: np.ascontiguousarray(np.moveaxis(self._cut(spec, start, stop), 0, spec.batch_axis))
             for spec in specs
         }
+
+    def _cut(self, spec: InputSpec, start: int, stop: int) -> Array:
+        rows = self.arrays[spec.name][start:stop]
+        return np.asarray(rows, _fed_dtype(spec, rows.dtype, cast=self.cast))
 
     def rows(self, specs: Sequence[InputSpec], rows: NDArray[np.int64]) -> dict[str, Array]:
         """Return chosen samples, increasing and perhaps repeated, as `batch` does."""
@@ -121,7 +126,12 @@ def synthetic_inputs(
     notes = []
     for spec in specs:
         shape = (n_samples, *(FREE_LENGTH if n is None else n for n in spec.sample_shape))
-        if None in spec.sample_shape:
+        if not spec.declared:
+            notes.append(
+                f"the model does not say what input {spec.name!r} is: {spec.dtype} of shape {shape[1:]} was "
+                "guessed from its weights"
+            )
+        elif None in spec.sample_shape:
             notes.append(f"free lengths of input {spec.name!r} were set to {FREE_LENGTH}: {shape[1:]}")
         if spec.dtype.kind == "f":
             arrays[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
@@ -181,7 +191,7 @@ def check_inputs(
         raise InputRefusedError(
             what="there are no samples", path=source, why="found 0", fix="Give at least one"
         )
-    return Inputs(arrays=arrays, source=source, notes=tuple(notes))
+    return Inputs(arrays=arrays, source=source, cast=cast, notes=tuple(notes))
 
 
 def with_labels(inputs: Inputs, labels: Array | Sequence[Any] | None, source: str = "labels") -> Inputs:
@@ -251,6 +261,8 @@ def _shape_text(shape: Sequence[int | str | None]) -> str:
 
 
 def _check_shape(array: Array, spec: InputSpec, source: str) -> None:
+    if not spec.declared and array.ndim:
+        return
     expected: tuple[int | None, ...] = (None, *spec.sample_shape)
     fits = array.ndim == len(expected) and all(
         want is None or have == want for have, want in zip(array.shape, expected, strict=True)
@@ -264,9 +276,17 @@ def _check_shape(array: Array, spec: InputSpec, source: str) -> None:
         )
 
 
+def _fed_dtype(spec: InputSpec, have: np.dtype[Any], *, cast: bool) -> np.dtype[Any]:
+    """Return what samples are converted to: where the model declares nothing, only from float to float."""
+    both_float = have.kind == spec.dtype.kind == "f"
+    if spec.declared or both_float or (cast and spec.dtype.kind == "f" and have.kind in "iub"):
+        return spec.dtype
+    return have.newbyteorder("=")
+
+
 def _check_dtype(array: Array, spec: InputSpec, source: str, *, cast: bool) -> str:
     """Refuse a conversion that could change the meaning; return a note about one that was made."""
-    have, want = array.dtype.newbyteorder("="), spec.dtype
+    have, want = array.dtype.newbyteorder("="), _fed_dtype(spec, array.dtype, cast=cast)
     if have == want:
         return ""
     both_float = have.kind == "f" and want.kind == "f"

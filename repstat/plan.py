@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from repstat.adapter import Adapter, AdapterOptions, Array, Layer
-from repstat.discovery import existing_file, open_model
+from repstat.discovery import existing_model, open_model
 from repstat.errors import InputRefusedError, UsageError
 from repstat.inputs import Inputs, check_inputs, synthetic_inputs, with_labels
 from repstat.passes import NoiseOptions, Passes, plan_passes
@@ -132,7 +132,7 @@ def plan_extraction(
     models, steps = _in_order(models, steps)
     for model in models:
         if isinstance(model, str | PathLike):
-            existing_file(Path(model))
+            existing_model(Path(model))
     adapter = open_model(models[0], options)
     try:
         specs = adapter.inputs()

@@ -6,11 +6,12 @@ The command is long by its options, each of which is passed on once.
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
-from repstat.cli.options import adapter_options, layer_option, model_options, plural
+from repstat.adapter import AdapterOptions
+from repstat.cli.options import ModelOptions, layer_option, model_options, plural
 from repstat.units import format_bytes
 
 if TYPE_CHECKING:
@@ -128,9 +129,7 @@ def command(
     cast: bool,
     resume: bool,
     overwrite: bool,
-    provider: str,
-    opt_level: Literal["none", "basic", "extended", "all"],
-    threads: int | None,
+    **model_choices: Unpack[ModelOptions],
 ) -> None:
     """Record the activations of every hidden layer of MODEL in an activation store.
 
@@ -169,7 +168,7 @@ def command(
                 conditional_realizations=conditional_realizations,
             ),
             seed=seed,
-            options=adapter_options(provider, opt_level, threads),
+            options=AdapterOptions(**model_choices),
             inputs_source=Path(inputs_file).name if inputs_file else "",
             labels_source=Path(labels_file or inputs_file or "").name,
             command=shlex.join(["repstat", *sys.argv[1:]]),

@@ -2,18 +2,20 @@
 
 import json
 from dataclasses import asdict
+from typing import Unpack
 
 import click
 
+from repstat.adapter import AdapterOptions
 from repstat.cli import printable
-from repstat.cli.options import adapter_options, model_options, plural
+from repstat.cli.options import ModelOptions, model_options, plural
 
 
 @click.command("layers", epilog="Example: repstat layers model.onnx")
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @model_options
-def command(model: str, as_json: bool, provider: str, opt_level: str, threads: int | None) -> None:
+def command(model: str, as_json: bool, **model_choices: Unpack[ModelOptions]) -> None:
     """List the layers of MODEL in forward order.
 
     One line per layer: key, kind, the ops that produce its activation, the shape of one sample's activation,
@@ -21,7 +23,7 @@ def command(model: str, as_json: bool, provider: str, opt_level: str, threads: i
     """
     from repstat.discovery import open_model
 
-    adapter = open_model(model, adapter_options(provider, opt_level, threads))  # type: ignore[arg-type]
+    adapter = open_model(model, AdapterOptions(**model_choices))
     try:
         layers = adapter.layers()
         inputs = adapter.inputs()

@@ -2,11 +2,9 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 import click
-
-from repstat.adapter import AdapterOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -14,6 +12,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 def model_options(command: F) -> F:
     """Add the options that say how a model is opened."""
     for option in (
+        click.option(
+            "--trust-model",
+            is_flag=True,
+            help="Permit model files that run code when they are opened. Only for files you made yourself.",
+        ),
+        click.option(
+            "--model-factory",
+            metavar="PKG.MOD:FN",
+            help="Function without arguments that builds the model, for files that hold weights only.",
+        ),
         click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: usable cores]."),
         click.option(
             "--opt-level",
@@ -35,11 +43,14 @@ def model_options(command: F) -> F:
     return command
 
 
-def adapter_options(
-    provider: str, opt_level: Literal["none", "basic", "extended", "all"], threads: int | None
-) -> AdapterOptions:
-    """Gather the values of `model_options`."""
-    return AdapterOptions(provider=provider, opt_level=opt_level, threads=threads)
+class ModelOptions(TypedDict):
+    """What the options of `model_options` give, which are the fields of `AdapterOptions`."""
+
+    provider: str
+    opt_level: Literal["none", "basic", "extended", "all"]
+    threads: int | None
+    model_factory: str | None
+    trust_model: bool
 
 
 def layer_option(command: F) -> F:

@@ -16,9 +16,9 @@ from repstat.adapter import Array, Noise
 from repstat.errors import InputRefusedError, UsageError
 from repstat.noise import standard_normal
 from repstat_adapters.onnx.adapter import OnnxAdapter
-from repstat_adapters.onnx.batching import BatchLayout
 from repstat_adapters.onnx.ports import NoisyTensor, add_ports
 from repstat_adapters.onnx.session import Runtime
+from repstat_adapters.shared.layout import BatchLayout
 from tests.adapters.onnx_models import FLOAT, Net, mlp, normal, opened
 from tests.adapters.test_onnx_graphs import with_subgraphs
 
@@ -159,7 +159,7 @@ def test_noise_behind_the_layers_asked_for_is_not_drawn(monkeypatch: pytest.Monk
         drawn.append(layer)
         return standard_normal(seed, layer, *rest)
 
-    monkeypatch.setattr("repstat_adapters.onnx.noise.standard_normal", counted)
+    monkeypatch.setattr("repstat_adapters.shared.noise.standard_normal", counted)
     adapter, x, stds = opened(mlp()), normal(3, 4), {"L000": 0.5, "L001": 0.5}
     clean = adapter.run({"x": x}, adapter.layers(), samples=np.arange(3))
     assert np.array_equal(run(adapter, x, stds, ["L000"])["L000"], clean["L000"])

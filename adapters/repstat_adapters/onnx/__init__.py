@@ -18,7 +18,7 @@ def accepts(source: object) -> bool:
     """
     if isinstance(source, str | PathLike):
         path = Path(fspath(source))
-        return path.suffix.lower() == ".onnx" or _looks_like_onnx(path)
+        return path.is_file() and (path.suffix.lower() == ".onnx" or _looks_like_onnx(path))
     onnx = sys.modules.get("onnx")
     return onnx is not None and isinstance(source, onnx.ModelProto)
 
@@ -55,8 +55,6 @@ def describe() -> str:
 
 
 def _looks_like_onnx(path: Path) -> bool:
-    if not path.is_file():
-        return False
     try:
         with path.open("rb") as file:
             head = file.read(3)

@@ -1,32 +1,19 @@
 """Which tensors of an ONNX graph are the layers: one per op with constant weights, after its activation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain as joined
 
 import onnx
 
-from repstat.adapter import LayerKind
 from repstat_adapters.onnx.chain import Chain, follow
 from repstat_adapters.onnx.graph import Graph
 from repstat_adapters.onnx.names import join_name, layer_name
 from repstat_adapters.onnx.ops import AFFINE, LAYOUT, NO_OPS, NORMS, PARAMETERISED, word_of
 from repstat_adapters.onnx.walk import all_nodes, needed, subgraphs
+from repstat_adapters.shared.probing import Found
 
 _JOINS = frozenset({"Add", "Sum", "QLinearAdd"})
 _PASSED_BACKWARDS = AFFINE | NO_OPS | NORMS | LAYOUT
-
-
-@dataclass(frozen=True)
-class Found:
-    """A layer of the graph before any sample was run."""
-
-    key: str
-    name: str
-    op: str
-    kind: LayerKind
-    signature: str
-    target: str
 
 
 def find_layers(graph: Graph) -> tuple[Found, ...]:

@@ -168,6 +168,13 @@ def choose_runtime(options: AdapterOptions, folder: Path | None, path: Path | No
             why=f"{usable_cores()} cores are usable, and each thread takes memory",
             fix="Leave --threads out, or give the number of cores",
         )
+    if options.model_factory is not None:
+        raise UsageError(
+            what="a model factory has no meaning for an ONNX file",
+            path=path,
+            why="the file holds the whole model",
+            fix="Leave out --model-factory",
+        )
     if options.extra:
         raise UsageError(
             what=f"unknown options {', '.join(sorted(options.extra))}",

@@ -1,19 +1,18 @@
 """Noise inside the network for one batch: drawn by `repstat.noise`, in the shape of each tensor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from repstat.adapter import Array, Layer, Noise
+from repstat.adapter import Array, Noise
 from repstat.errors import UsageError
 from repstat.noise import check_noise, standard_normal
-from repstat_adapters.onnx.ports import NoisyTensor, Port
-from repstat_adapters.onnx.probing import Placed, Plan
+from repstat_adapters.shared.probing import Placed, Plan
 
-_DTYPES = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
+_FED_AS = {"float16": np.float16, "float64": np.float64}
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,6 @@ class NoisyLayer:
     placed: Placed
     std: float
 
-    @property
-    def tensor(self) -> NoisyTensor:
-        """What the graph must know of it."""
-        rank = len(self.placed.layout.shape(1, self.placed.layer.unit_shape))
-        return NoisyTensor(self.placed.type_name, rank)
-
 
 @dataclass(frozen=True)
 class BatchNoise:
@@ -37,7 +30,7 @@ class BatchNoise:
     Parameters
     ----------
     layers
-        Layers with noise, by the name of their tensor.
+        Layers with noise, by target, in forward order.
     samples
         Global indices, ``(n_samples,)``.
     seed, realization
@@ -50,48 +43,32 @@ class BatchNoise:
     realization: int | NDArray[np.int64] = 0
 
     @property
-    def tensors(self) -> dict[str, NoisyTensor]:
-        """What the graph must know of the noisy tensors, by name."""
-        return {target: noisy.tensor for target, noisy in self.layers.items()}
-
-    @property
     def placed(self) -> dict[str, Placed]:
         """The noisy layers by key."""
         return {noisy.placed.layer.key: noisy.placed for noisy in self.layers.values()}
 
-    def draw(self, ports: Mapping[str, Port]) -> dict[str, Array]:
-        """Return the noise of all samples by tensor, ``(n_samples, *unit_shape)`` each.
+    def draw(self, targets: Set[str]) -> dict[str, Array]:
+        """Return the noise of all samples for some targets, ``(n_samples, *unit_shape)`` each.
 
         It is drawn for the whole batch, since a draw costs the same for one sample as for a hundred.
+        float16 and float64 as the layer's tensor, otherwise float32.
         """
-        return {target: self._of(self.layers[target]) for target in ports}
+        return {target: self._of(noisy) for target, noisy in self.layers.items() if target in targets}
 
-    def cut(
-        self, drawn: Mapping[str, Array], ports: Mapping[str, Port], rows: Sequence[int] | None
-    ) -> dict[str, Array]:
-        """Return what to feed for one run of the model: drawn noise of some rows, shaped like the tensors."""
+    def cut(self, drawn: Mapping[str, Array], rows: Sequence[int] | None) -> dict[str, Array]:
+        """Return drawn noise of some rows (all if None), shaped like the tensors of one run of the model."""
         fed = {}
         for target, values in drawn.items():
             chosen = values if rows is None else values[np.asarray(rows, dtype=np.intp)]
             shaped = self.layers[target].placed.layout.from_samples(chosen)
-            fed[ports[target].fed] = np.ascontiguousarray(shaped)
+            fed[target] = np.ascontiguousarray(shaped)
         return fed
-
-    def misfit(
-        self, fed: Mapping[str, Array], ports: Mapping[str, Port], shapes: Sequence[Array]
-    ) -> tuple[Layer, tuple[int, ...], tuple[int, ...]] | None:
-        """Return a layer whose tensor has not the shape of its noise, so that the sum may have broadcast."""
-        for (target, port), shape in zip(ports.items(), shapes, strict=True):
-            have, want = tuple(shape.tolist()), fed[port.fed].shape
-            if have != want:
-                return self.layers[target].placed.layer, have, want
-        return None
 
     def _of(self, noisy: NoisyLayer) -> Array:
         layer = noisy.placed.layer
         values = standard_normal(self.seed, layer.key, self.realization, self.samples, layer.n_units)
         values *= noisy.std
-        dtype = _DTYPES.get(noisy.placed.type_name, np.float32)
+        dtype = _FED_AS.get(layer.source_dtype, np.float32)
         return values.astype(dtype, copy=False).reshape(len(values), *layer.unit_shape)
 
 
