@@ -9,17 +9,18 @@ import onnxruntime as ort
 
 from repstat.adapter import AdapterOptions, Array, InputSpec
 from repstat_adapters.onnx.checks import check_model
-from repstat_adapters.onnx.graph import index_graph
+from repstat_adapters.onnx.graph import index_graph, nested_layers
 from repstat_adapters.onnx.inputs import Inputs, read_inputs
-from repstat_adapters.onnx.layers import find_layers, nested_layers
-from repstat_adapters.onnx.ops import BATCH_SCALED
+from repstat_adapters.onnx.names import OnnxNames
 from repstat_adapters.onnx.ports import NoisyTensor
 from repstat_adapters.onnx.provenance import file_facts, model_facts, weights_sha256
 from repstat_adapters.onnx.session import choose_runtime, run_session
 from repstat_adapters.onnx.source import read_source
 from repstat_adapters.onnx.surgery import NATIVE, Exposed, expose, fed_as, inlined
 from repstat_adapters.shared.base import BatchedAdapter, Forward, MisfitError
+from repstat_adapters.shared.layers import find_layers
 from repstat_adapters.shared.noise import BatchNoise, NoisyLayer
+from repstat_adapters.shared.ops import BATCH_SCALED
 from repstat_adapters.shared.probing import Placed, Plan, Prober
 
 _Wanted = tuple[tuple[str, ...], tuple[str, ...]]
@@ -59,7 +60,7 @@ class OnnxAdapter(BatchedAdapter):
         check_model(self._model, path)
         self._graph = index_graph(self._model.graph)
         self._inputs = read_inputs(self._model.graph, self._graph, path)
-        self._found = find_layers(self._graph)
+        self._found = find_layers(self._graph, OnnxNames(self._graph))
         self._types: Mapping[str, str] = {}
         self._cached: tuple[_Wanted, ort.InferenceSession, Exposed] | None = None
 

@@ -1,64 +1,17 @@
-"""An index of an ONNX graph: order, producers, consumers, and which tensors depend on the model's inputs."""
+"""An ONNX graph as the layer rule wants it: live nodes in order, constants, and what is nested or fused."""
 
 import heapq
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import onnx
 
 from repstat.errors import InputRefusedError
-from repstat_adapters.onnx.walk import needed
+from repstat_adapters.onnx.walk import all_nodes, needed, subgraphs
+from repstat_adapters.shared import graph as shared
+from repstat_adapters.shared.ops import PARAMETERISED, word_of
 
-_ASKS_SHAPE_ONLY = frozenset({"Shape", "Size"})
-_SCALE_PASSES = frozenset({"Mul", "Cast", "Identity", "Reshape"})
-
-
-@dataclass(frozen=True)
-class Graph:
-    """The live part of a graph: nodes that contribute to a graph output, in a stable topological order.
-
-    Parameters
-    ----------
-    nodes
-        Live nodes. A node's position here is its index elsewhere.
-    inputs
-        Names of the real inputs (initialisers that are also listed as inputs left out).
-    outputs
-        Names of the graph outputs.
-    producer
-        Index of the node that makes a tensor.
-    consumers
-        Indices of the nodes that use a tensor's values, in order.
-    dynamic
-        Tensors that depend on a real input. All others are constants.
-    scales
-        Dynamic tensors that are nothing but scales of a dynamically quantised input.
-    shapes
-        Dimensions of initialisers and tensors of Constant nodes.
-    """
-
-    nodes: Sequence[onnx.NodeProto]
-    inputs: Sequence[str]
-    outputs: Sequence[str]
-    producer: Mapping[str, int]
-    consumers: Mapping[str, Sequence[int]]
-    dynamic: frozenset[str]
-    scales: frozenset[str]
-    shapes: Mapping[str, tuple[int, ...]]
-
-    def varies(self, name: str) -> bool:
-        """Whether a tensor carries data that depend on the input."""
-        return name in self.dynamic and name not in self.scales
-
-    def made_by(self, name: str) -> onnx.NodeProto | None:
-        """Return the node that makes a tensor, or None for an input or initialiser."""
-        index = self.producer.get(name)
-        return None if index is None else self.nodes[index]
-
-    def only_consumer(self, name: str) -> int | None:
-        """Index of the one node that uses a tensor's values, or None if there are several or none."""
-        users = self.consumers.get(name, ())
-        return users[0] if len(users) == 1 else None
+Graph = shared.Graph[onnx.NodeProto]
 
 
 def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -68,7 +21,7 @@ def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 
 
 def index_graph(graph: onnx.GraphProto) -> Graph:
-    """Index a graph whose functions were inlined.
+    """Index a graph whose functions were inlined: the nodes that contribute to an output.
 
     Raises
     ------
@@ -77,18 +30,38 @@ def index_graph(graph: onnx.GraphProto) -> Graph:
     """
     outputs = [value.name for value in graph.output]
     needs = [needed(node) for node in graph.node]
-    live = _live(graph, needs, outputs)
-    order = _sorted(graph, needs, live)
+    order = _sorted(graph, needs, _live(graph, needs, outputs))
     nodes = [graph.node[i] for i in order]
-    inputs = [value.name for value in real_inputs(graph)]
-    dynamic, scales = _dynamic(nodes, [needs[i] for i in order], inputs)
-    consumers: dict[str, list[int]] = {}
-    for position, i in enumerate(order):
-        if nodes[position].op_type not in _ASKS_SHAPE_ONLY:
-            for name in sorted(needs[i]):
-                consumers.setdefault(name, []).append(position)
-    producer = {name: p for p, node in enumerate(nodes) for name in node.output if name}
-    return Graph(nodes, inputs, outputs, producer, consumers, dynamic, scales, _shapes(graph))
+    return shared.index(
+        nodes,
+        [value.name for value in real_inputs(graph)],
+        outputs,
+        needs=[frozenset(needs[i]) for i in order],
+        shapes=_shapes(graph),
+        fused={i: words for i, node in enumerate(nodes) if (words := _fused_activation(node))},
+        nesting=frozenset(i for i, node in enumerate(nodes) if any(_nested(node))),
+    )
+
+
+def nested_layers(graph: Graph) -> tuple[str, ...]:
+    """Ops with weights inside the bodies of If, Loop and Scan, which cannot be recorded."""
+    return tuple(
+        f"{inner.op_type} {inner.name!r} inside {node.op_type} {node.name!r}"
+        for node in graph.nodes
+        for inner in _nested(node)
+    )
+
+
+def _nested(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    inner = chain.from_iterable(all_nodes(body) for body in subgraphs(node))
+    return (node for node in inner if node.op_type in PARAMETERISED)
+
+
+def _fused_activation(node: onnx.NodeProto) -> list[str]:
+    """Activation inside an op of onnxruntime: FusedConv, FusedGemm."""
+    if node.domain != "com.microsoft":
+        return []
+    return [word_of(a.s.decode("utf-8", "replace")) for a in node.attribute if a.name == "activation" and a.s]
 
 
 def _live(graph: onnx.GraphProto, needs: Sequence[set[str]], wanted: Sequence[str]) -> set[int]:
@@ -129,23 +102,6 @@ def _sorted(graph: onnx.GraphProto, needs: Sequence[set[str]], live: set[int]) -
             fix="Export it again",
         )
     return order
-
-
-def _dynamic(
-    nodes: Sequence[onnx.NodeProto], needs: Sequence[set[str]], inputs: Sequence[str]
-) -> tuple[frozenset[str], frozenset[str]]:
-    dynamic, scales = set(inputs), set[str]()
-    for node, names in zip(nodes, needs, strict=True):
-        moving = names & dynamic
-        if not moving:
-            continue
-        made = {name for name in node.output if name}
-        dynamic |= made
-        if node.op_type == "DynamicQuantizeLinear":
-            scales |= set(node.output[1:2])
-        elif node.op_type in _SCALE_PASSES and moving <= scales:
-            scales |= made
-    return frozenset(dynamic), frozenset(scales)
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import onnx
 
@@ -17,21 +18,20 @@ _CONSTANT_CHAIN_LIMIT = 8
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-def layer_name(graph: Graph, index: int, weight: str) -> str:
-    """Name of the layer made by node `index` with `weight`."""
-    node = graph.nodes[index]
-    return (
-        _from_weights(graph, weight)
-        or _from_metadata(node)
-        or _from_scope(node)
-        or f"{node.op_type.lower()}_{index}"
-    )
+@dataclass(frozen=True)
+class OnnxNames:
+    """Names of the layers of a graph (`repstat_adapters.shared.layers.Names`)."""
 
+    graph: Graph
 
-def join_name(graph: Graph, index: int) -> str:
-    """Name of a residual join."""
-    node = graph.nodes[index]
-    return _from_metadata(node) or _from_scope(node) or f"{node.op_type.lower()}_{index}"
+    def layer(self, index: int, weight: str) -> str:
+        """Name of the layer made by node `index` with `weight`."""
+        return _from_weights(self.graph, weight) or self.join(index)
+
+    def join(self, index: int) -> str:
+        """Name of a residual join."""
+        node = self.graph.nodes[index]
+        return _from_metadata(node) or _from_scope(node) or f"{node.op_type.lower()}_{index}"
 
 
 def _from_weights(graph: Graph, weight: str) -> str:

@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 
 from repstat.errors import InputRefusedError
 from repstat_adapters.onnx.graph import Graph
-from repstat_adapters.onnx.ops import QUANTISED_OUTPUT
 from repstat_adapters.onnx.ports import NoisyTensor, Port, add_ports, names_in
 from repstat_adapters.onnx.walk import all_graphs, all_nodes, captured, needed, subgraphs
+from repstat_adapters.shared.ops import QUANTISED_OUTPUT
 
 NATIVE = frozenset({"tensor(float)", "tensor(double)", "tensor(float16)"})
 """Types of activations that are recorded as they are."""

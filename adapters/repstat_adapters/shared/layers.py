@@ -1,22 +1,28 @@
-"""Which tensors of an ONNX graph are the layers: one per op with constant weights, after its activation."""
+"""Which tensors of a model are the layers: one per op with constant weights, after its activation."""
 
 from collections.abc import Sequence
-from itertools import chain as joined
+from typing import Protocol
 
-import onnx
-
-from repstat_adapters.onnx.chain import Chain, follow
-from repstat_adapters.onnx.graph import Graph
-from repstat_adapters.onnx.names import join_name, layer_name
-from repstat_adapters.onnx.ops import AFFINE, LAYOUT, NO_OPS, NORMS, PARAMETERISED, word_of
-from repstat_adapters.onnx.walk import all_nodes, needed, subgraphs
+from repstat_adapters.shared.chain import Chain, follow
+from repstat_adapters.shared.graph import Graph, Node
+from repstat_adapters.shared.ops import AFFINE, LAYOUT, NO_OPS, NORMS, PARAMETERISED
 from repstat_adapters.shared.probing import Found
 
 _JOINS = frozenset({"Add", "Sum", "QLinearAdd"})
 _PASSED_BACKWARDS = AFFINE | NO_OPS | NORMS | LAYOUT
 
 
-def find_layers(graph: Graph) -> tuple[Found, ...]:
+class Names(Protocol):
+    """What an adapter calls its layers. Decoration, never an identity."""
+
+    def layer(self, index: int, weight: str) -> str:
+        """Name of the layer made by node `index` with the constant tensor `weight`."""
+
+    def join(self, index: int) -> str:
+        """Name of the residual join at node `index`."""
+
+
+def find_layers(graph: Graph[Node], names: Names) -> tuple[Found, ...]:
     """Layers and residual joins in forward order.
 
     Every op whose weight is constant and whose data depend on an input counts, in the order of the graph;
@@ -28,15 +34,15 @@ def find_layers(graph: Graph) -> tuple[Found, ...]:
     inside: set[int] = set()  # nodes that are part of a layer, which a join is not
     for ordinal, (index, weight) in enumerate(weights.items()):
         node = graph.nodes[index]
-        chain = _chain(graph, node)
+        chain = _chain(graph, index)
         inside |= {index, *chain.nodes}
-        words = [PARAMETERISED[node.op_type].word, *_fused_activation(node), *chain.words]
+        words = [PARAMETERISED[node.op_type].word, *graph.fused.get(index, ()), *chain.words]
         found.append(
             (
                 index,
                 Found(
                     key=f"L{ordinal:03d}",
-                    name=layer_name(graph, index, weight),
+                    name=names.layer(index, weight),
                     op=_spelled(graph, [index, *chain.nodes]),
                     kind="hidden" if chain.target in before else "output",
                     signature=">".join(words),
@@ -44,22 +50,11 @@ def find_layers(graph: Graph) -> tuple[Found, ...]:
                 ),
             )
         )
-    found += _joins(graph, set(weights), inside, {layer.target for _, layer in found})
+    found += _joins(graph, names, set(weights), inside, {layer.target for _, layer in found})
     return tuple(layer for _, layer in sorted(found, key=lambda pair: pair[0]))
 
 
-def nested_layers(graph: Graph) -> tuple[str, ...]:
-    """Ops with weights inside the bodies of If, Loop and Scan, which cannot be recorded."""
-    return tuple(
-        f"{inner.op_type} {inner.name!r} inside {node.op_type} {node.name!r}"
-        for node in graph.nodes
-        for body in subgraphs(node)
-        for inner in all_nodes(body)
-        if inner.op_type in PARAMETERISED
-    )
-
-
-def _weight(graph: Graph, node: onnx.NodeProto) -> str:
+def _weight(graph: Graph[Node], node: Node) -> str:
     """Name of the node's constant weight, or nothing if it is not a layer."""
     rule = PARAMETERISED.get(node.op_type)
     if rule is None or (node.op_type == "Einsum" and len(node.input) != 2):
@@ -72,37 +67,31 @@ def _weight(graph: Graph, node: onnx.NodeProto) -> str:
     return ""
 
 
-def _chain(graph: Graph, node: onnx.NodeProto) -> Chain:
+def _chain(graph: Graph[Node], index: int) -> Chain:
+    node = graph.nodes[index]
     outputs = [name for name in node.output if name]
     used = [name for name in outputs if name in graph.consumers or name in graph.outputs]
     start = (used or outputs)[0]
-    return Chain(start, (), ()) if _fused_activation(node) else follow(graph, start)
+    return Chain(start, (), ()) if graph.fused.get(index) else follow(graph, start)
 
 
-def _fused_activation(node: onnx.NodeProto) -> list[str]:
-    """Activation inside an op of onnxruntime: FusedConv, FusedGemm."""
-    if node.domain != "com.microsoft":
-        return []
-    return [word_of(a.s.decode("utf-8", "replace")) for a in node.attribute if a.name == "activation" and a.s]
-
-
-def _spelled(graph: Graph, indices: Sequence[int]) -> str:
+def _spelled(graph: Graph[Node], indices: Sequence[int]) -> str:
     return "+".join(graph.nodes[i].op_type for i in indices)
 
 
-def _leads_to_weights(graph: Graph, weights: dict[int, str]) -> set[str]:
+def _leads_to_weights(graph: Graph[Node], weights: dict[int, str]) -> set[str]:
     """Tensors from which data flow into a further op with weights."""
     leading: set[str] = set()
     for index in range(len(graph.nodes) - 1, -1, -1):
         node = graph.nodes[index]
-        bodies = joined.from_iterable(all_nodes(body) for body in subgraphs(node))
-        nested = any(inner.op_type in PARAMETERISED for inner in bodies)
-        if index in weights or nested or any(name in leading for name in node.output):
-            leading |= {name for name in needed(node) if graph.varies(name)}
+        if index in weights or index in graph.nesting or any(name in leading for name in node.output):
+            leading |= {name for name in graph.needs[index] if graph.varies(name)}
     return leading
 
 
-def _joins(graph: Graph, weights: set[int], inside: set[int], targets: set[str]) -> list[tuple[int, Found]]:
+def _joins(
+    graph: Graph[Node], names: Names, weights: set[int], inside: set[int], targets: set[str]
+) -> list[tuple[int, Found]]:
     found: list[tuple[int, Found]] = []
     ends = set(targets)
     for index, node in enumerate(graph.nodes):
@@ -114,7 +103,7 @@ def _joins(graph: Graph, weights: set[int], inside: set[int], targets: set[str])
         chain = follow(graph, node.output[0])
         layer = Found(
             key=f"R{len(found):03d}",
-            name=join_name(graph, index),
+            name=names.join(index),
             op=_spelled(graph, [index, *chain.nodes]),
             kind="residual",
             signature=">".join(["add", *chain.words]),
@@ -125,7 +114,7 @@ def _joins(graph: Graph, weights: set[int], inside: set[int], targets: set[str])
     return found
 
 
-def _ends_block(graph: Graph, name: str, weights: set[int], ends: set[str]) -> bool:
+def _ends_block(graph: Graph[Node], name: str, weights: set[int], ends: set[str]) -> bool:
     """Whether a tensor is a layer or a join, but for bias, norm and reshape."""
     while name not in ends:
         index = graph.producer.get(name)

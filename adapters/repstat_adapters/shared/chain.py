@@ -9,10 +9,17 @@ bias or an activation follows directly; otherwise they belong to what comes next
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import onnx
-
-from repstat_adapters.onnx.graph import Graph
-from repstat_adapters.onnx.ops import ACTIVATIONS, AFFINE, ELEMENTWISE, LAYOUT, NO_OPS, NORMS, POOLS, word_of
+from repstat_adapters.shared.graph import Graph, Node
+from repstat_adapters.shared.ops import (
+    ACTIVATIONS,
+    AFFINE,
+    ELEMENTWISE,
+    LAYOUT,
+    NO_OPS,
+    NORMS,
+    POOLS,
+    word_of,
+)
 
 _REGION_LIMIT = 14
 """More nodes than any known spelling of an activation (the tanh form of Gelu has nine)."""
@@ -39,7 +46,7 @@ class _Step:
     allowed_behind_layout: bool = True
 
 
-def follow(graph: Graph, start: str) -> Chain:
+def follow(graph: Graph[Node], start: str) -> Chain:
     """Follow `start` forward; the chain may be empty."""
     target, nodes, words = start, list[int](), list[str]()
     pending_nodes, pending_words = list[int](), list[str]()
@@ -59,7 +66,7 @@ def follow(graph: Graph, start: str) -> Chain:
     return Chain(target, tuple(nodes), tuple(words))
 
 
-def _step(graph: Graph, here: str, tentative: bool) -> _Step | None:
+def _step(graph: Graph[Node], here: str, tentative: bool) -> _Step | None:
     index = graph.only_consumer(here)
     if index is None:
         return _spelled_out(graph, here)
@@ -83,17 +90,17 @@ def _step(graph: Graph, here: str, tentative: bool) -> _Step | None:
     return None
 
 
-def _is_affine(node: onnx.NodeProto, here: str) -> bool:
+def _is_affine(node: Node, here: str) -> bool:
     """Constant / x is not affine, nor is x * x."""
     return list(node.input).count(here) == 1 and (node.op_type != "Div" or node.input[0] == here)
 
 
-def _is_bias(graph: Graph, node: onnx.NodeProto, others: Sequence[str]) -> bool:
+def _is_bias(graph: Graph[Node], node: Node, others: Sequence[str]) -> bool:
     shapes = [graph.shapes.get(name) for name in others]
     return node.op_type == "Add" and all(s is not None and sum(n != 1 for n in s) <= 1 for s in shapes)
 
 
-def _spelled_out(graph: Graph, here: str) -> _Step | None:
+def _spelled_out(graph: Graph[Node], here: str) -> _Step | None:
     """Recognise an activation in several nodes: the smallest elementwise region `here` flows through."""
     region, inside = list[int](), {here}
     for index in range(min(graph.consumers.get(here, [len(graph.nodes)])), len(graph.nodes)):
@@ -115,7 +122,7 @@ def _spelled_out(graph: Graph, here: str) -> _Step | None:
     return None
 
 
-def _converged(graph: Graph, region: Sequence[int], inside: set[str], sink: str) -> bool:
+def _converged(graph: Graph[Node], region: Sequence[int], inside: set[str], sink: str) -> bool:
     return all(user in region for name in inside if name != sink for user in graph.consumers.get(name, ()))
 
 
@@ -133,7 +140,7 @@ def _spelling(ops: set[str]) -> str:
     return "+".join(sorted(op.lower() for op in functions))
 
 
-def _trailing_scale(graph: Graph, sink: str) -> int | None:
+def _trailing_scale(graph: Graph[Node], sink: str) -> int | None:
     """Return the factor 1/2 of Gelu or 1/6 of HardSwish that comes after the product."""
     index = graph.only_consumer(sink)
     if index is None or graph.nodes[index].op_type not in {"Mul", "Div"}:
