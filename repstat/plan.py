@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from repstat.adapter import Adapter, AdapterOptions, Array, Layer
-from repstat.discovery import existing_model, open_model
+from repstat.checkpoints import find_models
+from repstat.discovery import open_model
 from repstat.errors import InputRefusedError, UsageError
 from repstat.inputs import Inputs, check_inputs, synthetic_inputs, with_labels
 from repstat.passes import NoiseOptions, Passes, plan_passes
@@ -129,10 +130,8 @@ def plan_extraction(
             what=f"cannot store activations as {dtype!r}", fix=f"Choose {', '.join(STORED_DTYPES)}"
         )
     options = options or AdapterOptions()
-    models, steps = _in_order(models, steps)
-    for model in models:
-        if isinstance(model, str | PathLike):
-            existing_model(Path(model))
+    found_models = find_models(models)
+    models, steps = _in_order(found_models.models, steps)
     adapter = open_model(models[0], options)
     try:
         specs = adapter.inputs()
@@ -178,6 +177,7 @@ def plan_extraction(
         passes=passes,
         command=command,
         notes=(
+            *found_models.notes,
             *checked.notes,
             *filter(None, [str(facts.get("run_batch_note", ""))]),
             *_unmatched_metrics(metrics, steps),

@@ -62,16 +62,29 @@ def assign_steps(paths: Sequence[Path], given: Sequence[int] | None = None) -> t
         if step in first_with:
             raise UsageError(
                 what=f"two models stand for step {step}",
-                why=f"{first_with[step].name} and {path.name}",
+                why=_told_apart(first_with[step], path),
                 fix="Leave one out, or tell them apart with --steps",
             )
         first_with[step] = path
     return steps
 
 
+def _told_apart(first: Path, second: Path) -> str:
+    if first.name == second.name:
+        return f"{first} and {second}"
+    return f"{first.name} and {second.name}"
+
+
 def _from_names(paths: Sequence[Path]) -> tuple[int, ...]:
-    """Read the one number that tells the file names apart, preferring one labelled as a step."""
-    found = [list(_NUMBER.finditer(path.stem)) for path in paths]
+    """Read the one number that tells the file names apart, preferring one labelled as a step.
+
+    Files all called alike or without numbers, ``checkpoint-500/model.safetensors``, are told apart by their
+    folders.
+    """
+    by_folder = len({path.parent.name for path in paths}) > 1 and (
+        len({path.name for path in paths}) == 1 or not any(_NUMBER.search(path.stem) for path in paths)
+    )
+    found = [list(_NUMBER.finditer(path.parent.name if by_folder else path.stem)) for path in paths]
     for label in _PREFERRED:
         labelled = [[m for m in ms if (m["label"] or "").lower() == label] for ms in found]
         if all(len(ms) == 1 for ms in labelled):

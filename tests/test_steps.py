@@ -20,6 +20,10 @@ from repstat.steps import assign_steps, parse_steps
         (["run3-epoch=4.onnx", "run3-epoch=12.onnx"], (4, 12)),
         (["ckpt_7.onnx", "ckpt_70.onnx"], (7, 70)),
         (["a1b2c3.onnx"], (0,)),
+        (["checkpoint-500/model.onnx"], (0,)),
+        (["checkpoint-500/model.onnx", "checkpoint-90/model.onnx"], (500, 90)),
+        (["exp2/checkpoint-500/m2.onnx", "exp2/checkpoint-90/m2.onnx"], (500, 90)),
+        (["run/step-1/a.onnx", "run/step-2/b.onnx"], (1, 2)),
     ],
 )
 def test_steps_from_names(names: list[str], steps: tuple[int, ...]) -> None:
@@ -43,6 +47,11 @@ def test_names_without_one_telling_number_are_refused(names: list[str]) -> None:
 def test_given_steps_must_fit(given: tuple[int, ...], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         assign_steps([Path("a.onnx"), Path("b.onnx")], given)
+
+
+def test_models_of_one_name_are_told_apart_by_their_folders() -> None:
+    with pytest.raises(UsageError, match=r"two models stand for step 1: a-1/m\.onnx and b-1/m\.onnx"):
+        assign_steps([Path("a-1/m.onnx"), Path("b-1/m.onnx")], (1, 1))
 
 
 def test_a_list_of_steps_is_read() -> None:

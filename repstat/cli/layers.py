@@ -21,9 +21,10 @@ def command(model: str, as_json: bool, **model_choices: Unpack[ModelOptions]) ->
     One line per layer: key, kind, the ops that produce its activation, the shape of one sample's activation,
     and the name. `repstat extract` records the hidden ones.
     """
+    from repstat.checkpoints import find_models
     from repstat.discovery import open_model
 
-    adapter = open_model(model, AdapterOptions(**model_choices))
+    adapter = open_model(find_models([model]).models[0], AdapterOptions(**model_choices))
     try:
         layers = adapter.layers()
         inputs = adapter.inputs()

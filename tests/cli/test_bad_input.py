@@ -37,7 +37,7 @@ def folder(tmp_path: Path, model: Path, models: Path) -> Path:
 
 CASES = [
     ("extract nothing.onnx", 2, "model not found in nothing.onnx: there is no such file"),
-    ("extract .", 2, "model is a folder"),
+    ("extract .", 2, "cannot tell the training steps from the file names"),
     ("extract empty.onnx", 3, "empty"),
     ("extract truncated.onnx", 3, "truncated.onnx"),
     ("extract text.onnx", 3, "text.onnx"),

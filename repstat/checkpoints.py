@@ -1,0 +1,141 @@
+"""Find the checkpoints of a training: in a folder, by a pattern, or named one by one.
+
+What a file is its content tells (`repstat.discovery.reader_of`), not its suffix alone; from the name comes
+only what no content shows, that it is the state of an optimizer. What is left out is said, with the reason.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from glob import has_magic
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from repstat.discovery import existing_model, reader_of
+from repstat.errors import UsageError
+
+_NOT_WEIGHTS = re.compile(
+    r"(?P<what>optimi[sz]er|optim|scheduler|scaler|rng[-_]?state|random[-_]?states?|training[-_]args|"
+    r"trainer[-_]state)([-_.0-9].*)?",
+    re.IGNORECASE,
+)
+_SIDE_FILES = re.compile(r"\.data-\d{5}-of-\d{5}$|\.onnx[._]data$")
+"""Belong to a file that is a checkpoint itself: shards of TensorFlow, external weights of ONNX."""
+_LISTED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What was left out, and why."""
+
+    path: Path
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Models in the order of their names, and what is said of the rest."""
+
+    models: tuple[Any, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find_models(arguments: Sequence[Any]) -> Found:
+    """Return the models that `arguments` stand for.
+
+    Parameters
+    ----------
+    arguments
+        Each a live model, a file, a folder that is a model, a folder of checkpoints (or of folders that hold
+        one each), or a pattern with ``*``, ``?`` or ``[]``.
+
+    Raises
+    ------
+    UsageError
+        A path does not exist, a pattern matches nothing, or there is no checkpoint in a folder.
+    """
+    models = list[Any]()
+    notes = list[str]()
+    for argument in arguments:
+        if not isinstance(argument, str | PathLike):
+            models.append(argument)
+            continue
+        path = Path(fspath(argument))
+        if has_magic(str(path)) and not path.exists():
+            candidates = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            place = f"the pattern {path}"
+        elif path.is_dir() and reader_of(path) is None:
+            candidates = list(path.iterdir())
+            place = f"the folder {path}"
+        else:
+            models.append(existing_model(path))
+            continue
+        chosen, skipped = _among(candidates)
+        if not chosen:
+            raise _nothing(path, place, skipped)
+        models.extend(chosen)
+        notes.extend(f"skipped in {place}: {note}" for note in _notes(skipped))
+    return Found(tuple(models), tuple(notes))
+
+
+def _among(candidates: Sequence[Path]) -> tuple[list[Path], list[Skipped]]:
+    """Return the checkpoints among files and folders, and what is none."""
+    chosen, skipped = list[tuple[Path, Path]](), list[Skipped]()
+    for path in sorted(candidates, key=_natural):
+        if path.name.startswith(".") or _SIDE_FILES.search(path.name):
+            continue
+        model, why = _model_at(path)
+        if model is None:
+            skipped.append(Skipped(path, why))
+        else:
+            chosen.append((path, model))
+    numbered = [pair for pair in chosen if re.search(r"\d", pair[0].stem)]
+    if numbered:
+        others = [path for path, model in chosen if (path, model) not in numbered]
+        skipped += [Skipped(path, "there is no step in its name") for path in others]
+    return [model for _, model in numbered or chosen], skipped
+
+
+def _model_at(path: Path) -> tuple[Path | None, str]:
+    """Return the model that a file or folder is, or that a folder holds, or None and why there is none."""
+    if match := _NOT_WEIGHTS.fullmatch(path.name):
+        return None, f"it is named as the state of something else ({match['what']})"
+    if reader_of(path) is not None:
+        return path, ""
+    if not path.is_dir():
+        return None, "no installed adapter reads it"
+    inner = [model for entry in sorted(path.iterdir(), key=_natural) for model in _models_in(entry)]
+    if len(inner) == 1:
+        return inner[0], ""
+    return None, f"it holds {'no' if not inner else len(inner)} model files, expected one"
+
+
+def _models_in(entry: Path) -> Iterator[Path]:
+    named_otherwise = entry.name.startswith(".") or _NOT_WEIGHTS.fullmatch(entry.name)
+    if not named_otherwise and not _SIDE_FILES.search(entry.name) and reader_of(entry) is not None:
+        yield entry
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort ``step-9`` before ``step-10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def _notes(skipped: Sequence[Skipped]) -> Iterator[str]:
+    """Say what was left out, once per reason."""
+    for why in dict.fromkeys(one.why for one in skipped):
+        names = [one.path.name for one in skipped if one.why == why]
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        yield f"{', '.join(names[:_LISTED])}{more}: {why}"
+
+
+def _nothing(path: Path, place: str, skipped: Sequence[Skipped]) -> UsageError:
+    if not skipped:
+        why = "nothing matches it" if "pattern" in place else "it is empty"
+        return UsageError(what=f"there is no checkpoint in {place}", why=why, fix="Check the spelling")
+    return UsageError(
+        what=f"there is no checkpoint in {place}",
+        why="; ".join(_notes(skipped)),
+        fix="Name the checkpoints themselves; `repstat info` tells which adapters are installed",
+    )
