@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from repstat.estimators import pairwise_bounds as pairwise_bounds
     from repstat.estimators import sample_propagation_mi as sample_propagation_mi
     from repstat.extraction import extract as extract
+    from repstat.recording import Recorder as Recorder
     from repstat.results import Estimate as Estimate
     from repstat.results import Results as Results
     from repstat.results import Status as Status
@@ -42,6 +43,7 @@ _HOMES = {
     "Estimate": "repstat.results",
     "NetworkMI": "repstat.estimators",
     "NoisyMI": "repstat.estimators",
+    "Recorder": "repstat.recording",
     "RepstatError": "repstat.errors",
     "Results": "repstat.results",
     "Status": "repstat.results",

@@ -170,13 +170,14 @@ def run_extraction(
             progress.note(f"resuming: {len(done)} of {len(plan.steps)} checkpoints are there")
         todo = [(m, s) for m, s in zip(plan.models, plan.steps, strict=True) if s not in writer.done]
         progress.start("extracting", len(todo) * plan.passes.n_samples(plan.inputs.n_samples), "samples")
-        with _OneModel(plan.options) as opened:
+        with OneModel(plan.options) as opened:
             for model, step in todo:
-                _record(plan, writer, opened.open(model), model, step, progress)
+                metrics = plan.metrics.get(step, {})
+                record(plan, writer, opened.open(model), model, step, metrics, progress)
         return writer.finish()
 
 
-class _OneModel:
+class OneModel:
     """The model that is open, which takes over the weights of the next checkpoint where it can."""
 
     def __init__(self, options: AdapterOptions) -> None:
@@ -213,14 +214,20 @@ def _file_hashes(plan: Plan) -> dict[int, str]:
     return hashes
 
 
-def _record(
-    plan: Plan, writer: StoreWriter, adapter: Adapter, model: Any, step: int, progress: Progress
+def record(
+    plan: Plan,
+    writer: StoreWriter,
+    adapter: Adapter,
+    model: Any,
+    step: int,
+    metrics: Mapping[str, float],
+    progress: Progress,
 ) -> None:
-    """Run all samples through one checkpoint and commit it."""
+    """Run all samples through one checkpoint and commit it. A metric ``epoch`` is the checkpoint's epoch."""
     specs = _matching_inputs(plan, adapter, model)
     layers = _matching_layers(plan, adapter, model)
     facts = dict(adapter.provenance())
-    metrics = dict(plan.metrics.get(step, {}))
+    metrics = dict(metrics)
     epoch = metrics.pop("epoch", nan)
     checkpoint = Checkpoint(
         step=step,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from repstat.adapter import Layer
 from repstat.errors import StoreIncompleteError, UsageError
@@ -40,7 +40,8 @@ class StoreWriter:
     path
         The file to write; the folder, with `folder`.
     samples, layers, steps
-        What will be in the store. `layers` in forward order.
+        What will be in the store. `layers` in forward order. Without `steps` any may come; what is there
+        already is then only added to with `resume`.
     identity
         JSON of all that changes values: what must be equal for finished checkpoints to be taken over.
     n_realizations
@@ -79,7 +80,7 @@ class StoreWriter:
         *,
         samples: Samples,
         layers: Sequence[Layer],
-        steps: Sequence[int],
+        steps: Sequence[int] | None,
         identity: Mapping[str, Any],
         n_realizations: int = 1,
         noise: NoiseRecord | None = None,
@@ -90,10 +91,11 @@ class StoreWriter:
         checkpoint_sha256: Mapping[int, str] | None = None,
     ) -> None:
         self._path, self._output = Path(path), located(path)
-        self._steps = tuple(check_step(step) for step in steps)
+        self._open_ended = steps is None
+        self._steps = tuple(check_step(step) for step in steps or ())
         check_layers(tuple(layers))
         to_json(identity, what="the identity")
-        _check_arguments(self._steps, n_realizations, resume=resume, overwrite=overwrite)
+        _check_arguments(steps is None or self._steps, n_realizations, resume=resume, overwrite=overwrite)
         check_noise(noise, conditional, samples.n, layers)
         self._header = Header(
             samples, tuple(layers), (), identity, n_realizations, noise=noise, conditional=conditional
@@ -124,11 +126,18 @@ class StoreWriter:
             present = self.done if self._parts.folder == self._output else frozenset()
         else:
             present = frozenset(self._base.header.steps if self._base else ())
+        if self._open_ended:
+            return bool(self.done) and present == self.done
         return present.issuperset(self._steps)
 
     @property
     def required_bytes(self) -> int:
-        """Space that is still needed, the copy that joins the parts to one file included."""
+        """Space that is still needed, the copy that joins the parts to one file included.
+
+        Without announced steps that of one more checkpoint.
+        """
+        if self._open_ended:
+            return self._predict(1)
         missing = set(self._steps) - self.done
         required = len(missing) * self._predict(1)
         n_checkpoints = len(self.done | missing)
@@ -182,11 +191,18 @@ class StoreWriter:
             check_replaceable(self._output, overwrite=self._overwrite)
         staged = self._parts.folder != self._output
         self._parts.load(self._compare, discard=self._overwrite and staged)
+        if self._open_ended and self._overwrite and staged:
+            self._parts.remove(self.done)
+        if self._open_ended and self.done and not self._resume:
+            raise UsageError(
+                what=f"{self._parts.folder} holds {len(self.done)} checkpoints of an earlier recording",
+                fix="Pass resume=True to go on with it, overwrite=True to replace it, or give another store.",
+            )
         if self._folder and self.complete and not self._resume:
             raise exists_already(self._output)
         if self.complete:
             self._clean_up()
-        else:
+        if self._open_ended or not self.complete:
             check_space(self._output, self.required_bytes)
 
     def _compare(self, file: StoreFile) -> StoreFile:
@@ -219,9 +235,13 @@ class StoreWriter:
             If the disk is full; finished checkpoints are kept.
         """
         step = checkpoint.step
-        if step not in self._steps or step in self.done:
-            why = "it is there already" if step in self.done else "it was not announced"
-            raise UsageError(what=f"cannot write step {step}", path=self._path, why=why)
+        if self._open_ended:
+            check_step(step)
+            check_space(self._output, self.required_bytes)
+        elif step not in self._steps:
+            raise UsageError(what=f"cannot write step {step}", path=self._path, why="it was not announced")
+        if step in self.done:
+            raise UsageError(what=f"cannot write step {step}", path=self._path, why="it is there already")
         header = replace(self._header, checkpoints=(checkpoint,))
         with self._errors():
             self._parts.create()
@@ -239,10 +259,37 @@ class StoreWriter:
         return disk_errors(self._output, self._kept)
 
     def _kept(self) -> str:
+        if self._open_ended:
+            return f"{len(self.done)} checkpoints are finished and kept in {self._parts.folder}."
         return (
             f"{len(self.done)} of {len(self.done.union(self._steps))} checkpoints are finished and kept in "
             f"{self._parts.folder}."
         )
+
+    def drop_from(self, step: int) -> frozenset[int]:
+        """Remove the checkpoints from `step` on, which belong to a training that was given up.
+
+        Returns
+        -------
+        frozenset of int
+            The steps removed.
+
+        Raises
+        ------
+        UsageError
+            If the output itself holds one of them: files are never opened for writing twice.
+        """
+        held = [s for s in (self._base.header.steps if self._base else ()) if s >= step]
+        if held:
+            raise UsageError(
+                what=f"cannot replace step {held[0]}",
+                path=self._path,
+                why="the finished store holds it",
+                fix="Give another store for the training that goes on from an earlier step.",
+            )
+        dropped = frozenset(s for s in self.done if s >= step)
+        self._parts.remove(dropped)
+        return dropped
 
     def finish(self) -> Path:
         """Make one store of all checkpoints, under its name.
@@ -256,6 +303,10 @@ class StoreWriter:
         ResourceError
             If the disk is full; the parts are kept.
         """
+        if not self.done:
+            raise StoreIncompleteError(
+                what="the store is empty", path=self._path, why="no checkpoint was recorded"
+            )
         missing = sorted(set(self._steps) - self.done)
         if missing:
             raise StoreIncompleteError(
@@ -289,13 +340,17 @@ class StoreWriter:
             self._parts.remove(frozenset(self._base.header.steps))
 
 
-def _check_arguments(steps: tuple[int, ...], n_realizations: int, *, resume: bool, overwrite: bool) -> None:
+def _check_arguments(
+    steps: tuple[int, ...] | Literal[True], n_realizations: int, *, resume: bool, overwrite: bool
+) -> None:
     if resume and overwrite:
         raise UsageError(what="--resume and --overwrite exclude each other", fix="Pass one of them.")
     if not steps:
         raise UsageError(what="there are no checkpoints to store", fix="Give at least one.")
     if n_realizations < 1:
         raise UsageError(what=f"{n_realizations} realizations cannot be stored", fix="Ask for 1 or more.")
+    if steps is True:
+        return
     twice = sorted({step for step in steps if steps.count(step) > 1}) if len(set(steps)) < len(steps) else []
     if twice:
         raise UsageError(what=f"step {twice[0]} occurs twice", fix="Give every checkpoint a step of its own.")

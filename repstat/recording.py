@@ -1,0 +1,245 @@
+"""Record a model while it trains: an extraction that gets its checkpoints one at a time.
+
+`Recorder.__init__` is long by its options, each of which is passed on once.
+"""
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from repstat.adapter import AdapterOptions, Array
+from repstat.errors import InputRefusedError, RepstatError, UsageError
+from repstat.extraction import OneModel, record
+from repstat.passes import NoiseOptions
+from repstat.plan import plan_extraction
+from repstat.progress import Silent
+from repstat.schedule import Schedule
+from repstat.store import StoreWriter
+
+
+class Recorder:
+    """Records the hidden activations of a live model at chosen steps of its training.
+
+    A checkpoint is complete on the disk before `record` returns; `close` makes one store of them. After a
+    crash they are in ``<store>.parts/``, which `repstat.open_store` and ``repstat analyze`` read, and
+    where ``resume=True`` goes on. The training is not disturbed: weights, buffers, gradients, modes and the
+    states of random generators are afterwards what they were. A context manager.
+
+    Parameters
+    ----------
+    model
+        The live model: a ``torch.nn.Module`` or a ``keras.Model``. Of several processes only one must record.
+    inputs
+        Samples, ``(n_samples, ...)``, or a mapping of them by input name; the same at every checkpoint.
+    store
+        Path of the store to write.
+    labels, layers, batch_size, dtype, cast, seed, options, folder
+        As for `repstat.extract`.
+    noise_std, realizations, conditional_samples, conditional_realizations
+        As for `repstat.extract`.
+    every, per_decade, steps
+        When to record (`repstat.schedule.Schedule`); without any, at each call of `record`.
+    resume
+        Go on with a recording that was interrupted. Where the training goes on from an earlier step than it
+        had reached, what was recorded from that step on is dropped.
+    overwrite
+        Replace `store`.
+    on_error
+        ``raise``, or ``warn``: record no more and let the training go on.
+
+    Raises
+    ------
+    RepstatError
+        Whatever is wrong with the model, inputs, options or the output, before the training begins.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        inputs: Mapping[str, Array] | Array | None = None,
+        *,
+        store: str | PathLike[str],
+        labels: Array | Sequence[Any] | None = None,
+        layers: Sequence[str] | str = (),
+        every: int | None = None,
+        per_decade: int | None = None,
+        steps: Collection[int] | None = None,
+        batch_size: int | None = None,
+        dtype: str | None = None,
+        cast: bool = False,
+        noise_std: float | str | Mapping[str, float] | None = None,
+        realizations: int | None = None,
+        conditional_samples: int | None = None,
+        conditional_realizations: int | None = None,
+        seed: int = 0,
+        options: AdapterOptions | None = None,
+        folder: bool = False,
+        resume: bool = False,
+        overwrite: bool = False,
+        on_error: Literal["raise", "warn"] = "raise",
+    ) -> None:
+        if on_error not in ("raise", "warn"):
+            raise UsageError(what=f"unknown on_error {on_error!r}", fix="Choose raise or warn")
+        self._schedule = Schedule(every=every, per_decade=per_decade, steps=steps)
+        self._plan = plan_extraction(
+            [model],
+            inputs,
+            labels=labels,
+            layers=[layers] if isinstance(layers, str) else layers,
+            steps=[0],
+            batch_size=batch_size,
+            dtype=dtype,
+            cast=cast,
+            noise=NoiseOptions(
+                noise_std=noise_std,
+                realizations=realizations,
+                conditional_samples=conditional_samples,
+                conditional_realizations=conditional_realizations,
+            ),
+            seed=seed,
+            options=options,
+        )
+        self._model, self._on_error = model, on_error
+        self._writer = StoreWriter(
+            Path(store),
+            samples=self._plan.samples,
+            layers=self._plan.layers,
+            steps=None,
+            identity=self._plan.identity,
+            n_realizations=self._plan.passes.n_realizations,
+            noise=self._plan.passes.noise,
+            conditional=self._plan.passes.conditional,
+            folder=folder,
+            resume=resume,
+            overwrite=overwrite,
+        )
+        self._opened = OneModel(self._plan.options)
+        self._last: int | None = None
+        self._stopped = False
+        self._writer.__enter__()
+        self._found = self._writer.done
+
+    @property
+    def recorded(self) -> tuple[int, ...]:
+        """Steps that are on the disk."""
+        return tuple(sorted(self._writer.done))
+
+    def record(
+        self, step: int, *, epoch: float | None = None, metrics: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Record the model as it is now, if `step` is due.
+
+        Parameters
+        ----------
+        step
+            Optimizer updates so far; from call to call it grows.
+        epoch
+            Passes over the training data so far.
+        metrics
+            Loss, accuracy, ... by name: numbers, or tensors and arrays of one number.
+
+        Returns
+        -------
+        bool
+            Whether a checkpoint was recorded now.
+
+        Raises
+        ------
+        UsageError
+            `step` does not grow, or the recorder was closed.
+        RepstatError
+            The model cannot be run or the disk is full, unless `on_error` is ``warn``.
+        """
+        if self._stopped:
+            return False
+        try:
+            return self._record(step, epoch, metrics or {})
+        except RepstatError as error:
+            if self._on_error == "raise":
+                raise
+            self._stopped = True
+            warnings.warn(f"repstat records no more: {error}", stacklevel=2)
+            return False
+
+    def _record(self, step: int, epoch: float | None, metrics: Mapping[str, Any]) -> bool:
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise UsageError(
+                what=f"step {step!r} is not a whole number from 0", fix="Count optimizer updates"
+            )
+        if self._last is not None and step <= self._last:
+            raise UsageError(
+                what=f"step {step} comes after step {self._last}",
+                why="steps count optimizer updates, which only grow",
+                fix="Record with the count of updates, not with the number of the batch within its epoch",
+            )
+        first = self._last is None
+        last = (step - 1 if self._found else -1) if self._last is None else self._last
+        if first and self._found:
+            self._drop(step)
+        due = self._schedule.due(step, last) and step not in self._writer.done
+        if due:
+            values = {name: _number(name, value) for name, value in metrics.items()}
+            if epoch is not None:
+                values["epoch"] = _number("epoch", epoch)
+            adapter = self._opened.open(self._model)
+            record(self._plan, self._writer, adapter, self._model, step, values, Silent())
+        self._last = step
+        return due
+
+    def _drop(self, step: int) -> None:
+        """Forget what a training recorded that goes on from before it."""
+        if dropped := self._writer.drop_from(step):
+            warnings.warn(
+                f"the training goes on at step {step}: {len(dropped)} checkpoints that were recorded from "
+                f"there on were dropped, the last at step {max(dropped)}",
+                stacklevel=4,
+            )
+
+    def close(self) -> Path:
+        """Make one store of the checkpoints, and return its path.
+
+        Raises
+        ------
+        StoreIncompleteError
+            Nothing was recorded.
+        ResourceError
+            The disk is full; the checkpoints are kept.
+        """
+        try:
+            return self._writer.finish()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        self._stopped = True
+        self._opened.__exit__()
+        self._writer.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close; where the training failed, keep what was recorded for ``resume=True``."""
+        if kind is None:
+            self.close()
+        else:
+            self._release()
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputRefusedError(
+            what=f"the metric {name!r} is not a number",
+            why=f"found {type(value).__name__}",
+            fix="Give a number, or a tensor or array of one number",
+        ) from None

@@ -1,0 +1,203 @@
+"""Live recording, with ONNX models in memory standing for a model that is being trained."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import repstat
+from repstat import Recorder
+from repstat.errors import InputRefusedError, LockedError, ResourceError, StoreIncompleteError, UsageError
+from tests.adapters.onnx_models import mlp, normal
+
+X = normal(6, 4)
+
+
+@pytest.fixture
+def model() -> onnx.ModelProto:
+    return mlp()
+
+
+def train(model: onnx.ModelProto, steps: Iterator[int] | range, by: float = 0.01) -> Iterator[int]:
+    """Change the weights in place, as an optimizer does."""
+    for step in steps:
+        yield step
+        for tensor in model.graph.initializer:
+            weights = onnx.numpy_helper.to_array(tensor) + np.float32(by)
+            tensor.raw_data = weights.tobytes()
+
+
+def values(path: Path) -> dict[int, np.ndarray]:
+    with repstat.open_store(path) as store:
+        return {step: np.asarray(store.layers["L001"].at(step=step)) for step in store.steps}
+
+
+def test_a_recording_is_the_extraction_of_the_same_checkpoints(
+    tmp_path: Path, model: onnx.ModelProto
+) -> None:
+    with Recorder(model, X, store=tmp_path / "live.h5", labels=[0, 1] * 3, every=2) as recorder:
+        saved = [
+            copy.deepcopy(model)
+            for step in train(model, range(7))
+            if recorder.record(step, epoch=step / 2, metrics={"loss": np.float32(1 / (step + 1))})
+        ]
+        assert recorder.recorded == (0, 2, 4, 6)
+    post_hoc = repstat.extract(saved, X, labels=[0, 1] * 3, steps=[0, 2, 4, 6], store=tmp_path / "b.h5")
+    live, after = values(tmp_path / "live.h5"), values(post_hoc)
+    assert live.keys() == after.keys()
+    assert all(np.array_equal(live[step], after[step]) for step in live)
+    assert not np.array_equal(live[0], live[2])
+    with repstat.open_store(tmp_path / "live.h5") as store:
+        assert [c.epoch for c in store.checkpoints] == [0.0, 1.0, 2.0, 3.0]
+        assert store.checkpoints[1].metrics["loss"] == pytest.approx(1 / 3)
+        assert len({c.weights_sha256 for c in store.checkpoints}) == 4
+    assert not repstat.verify(tmp_path / "live.h5")
+    assert list(tmp_path.glob("*.parts")) == []
+
+
+def test_noise_is_that_of_an_extraction(tmp_path: Path, model: onnx.ModelProto) -> None:
+    noisy: dict[str, Any] = {
+        "noise_std": 0.1,
+        "realizations": 2,
+        "conditional_samples": 3,
+        "conditional_realizations": 4,
+        "seed": 3,
+    }
+    with Recorder(model, X, store=tmp_path / "live.h5", **noisy) as recorder:
+        recorder.record(5)
+    repstat.extract(model, X, steps=5, store=tmp_path / "b.h5", **noisy)
+    live, after = values(tmp_path / "live.h5"), values(tmp_path / "b.h5")
+    assert live[5].shape[0] == 2
+    assert np.array_equal(live[5], after[5])
+
+
+def test_what_was_recorded_before_a_crash_is_kept_and_gone_on_with(
+    tmp_path: Path, model: onnx.ModelProto
+) -> None:
+    path = tmp_path / "a.h5"
+
+    def crash() -> None:
+        with Recorder(model, X, store=path, every=2) as recorder:
+            for step in train(model, range(5)):
+                recorder.record(step)
+            msg = "the training died"
+            raise RuntimeError(msg)
+
+    with pytest.raises(RuntimeError, match="died"):
+        crash()
+    assert not path.exists()
+    assert list(values(tmp_path / "a.h5.parts")) == [0, 2, 4]  # a folder of checkpoints is a store
+    with pytest.raises(UsageError, match=r"holds 3 checkpoints of an earlier recording.*resume=True"):
+        Recorder(model, X, store=path, every=2)
+    with Recorder(model, X, store=path, every=2, resume=True) as recorder:
+        for step in train(model, range(5, 9)):
+            recorder.record(step)
+    assert list(values(path)) == [0, 2, 4, 6, 8]
+
+
+def test_a_training_that_goes_on_from_earlier_drops_what_it_gave_up(
+    tmp_path: Path, model: onnx.ModelProto
+) -> None:
+    path = tmp_path / "a.h5"
+    recorder = Recorder(model, X, store=path, every=2)
+    for step in train(model, range(9)):
+        recorder.record(step)
+    recorder.__exit__(RuntimeError, RuntimeError(), None)
+    before = values(tmp_path / "a.h5.parts")
+    with Recorder(model, X, store=path, every=2, resume=True) as recorder:
+        again = train(model, range(3, 7))
+        with pytest.warns(UserWarning, match=r"goes on at step 3: 3 checkpoints .* the last at step 8"):
+            recorder.record(next(again))
+        for step in again:
+            recorder.record(step)
+    after = values(path)
+    assert list(after) == [0, 2, 4, 6]
+    assert np.array_equal(before[2], after[2])
+    assert not np.array_equal(before[4], after[4])
+
+
+def test_a_finished_store_is_added_to_and_never_changed(tmp_path: Path, model: onnx.ModelProto) -> None:
+    path = tmp_path / "a.h5"
+    with Recorder(model, X, store=path) as recorder:
+        recorder.record(0)
+        recorder.record(1)
+    with pytest.raises(UsageError, match="already exists"):
+        Recorder(model, X, store=path)
+    with (
+        Recorder(model, X, store=path, resume=True) as recorder,
+        pytest.raises(UsageError, match=r"cannot replace step 1 in .*: the finished store holds it"),
+    ):
+        recorder.record(1)
+    with Recorder(model, X, store=path, resume=True) as recorder:
+        recorder.record(2)
+    assert list(values(path)) == [0, 1, 2]
+    with Recorder(model, X, store=path, overwrite=True) as recorder:
+        recorder.record(9)
+    assert list(values(path)) == [9]
+
+
+@pytest.mark.parametrize("name", ["acts", "acts.h5"])
+def test_overwriting_forgets_the_parts_of_another_training(
+    tmp_path: Path, model: onnx.ModelProto, name: str
+) -> None:
+    folder = name == "acts"
+    recorder = Recorder(model, X, store=tmp_path / name, folder=folder)
+    recorder.record(0)
+    recorder.__exit__(RuntimeError, RuntimeError(), None)
+    with Recorder(model, X, store=tmp_path / name, folder=folder, overwrite=True) as recorder:
+        assert recorder.recorded == ()
+        recorder.record(7)
+    assert list(values(tmp_path / name)) == [7]
+
+
+def test_a_folder_takes_checkpoints_without_a_join(tmp_path: Path, model: onnx.ModelProto) -> None:
+    with Recorder(model, X, store=tmp_path / "acts", folder=True, per_decade=1) as recorder:
+        for step in range(12):
+            recorder.record(step)
+    assert list(values(tmp_path / "acts")) == [0, 1, 10]
+
+
+def test_what_cannot_be_recorded_is_said(tmp_path: Path, model: onnx.ModelProto) -> None:
+    path = tmp_path / "a.h5"
+    with pytest.raises(InputRefusedError, match="wrong shape"):
+        Recorder(model, X[:, :3], store=path)
+    with pytest.raises(UsageError, match="exclude each other"):
+        Recorder(model, X, store=path, every=1, per_decade=2)
+    with pytest.raises(UsageError, match="unknown on_error 'never'"):
+        Recorder(model, X, store=path, on_error="never")  # type: ignore[arg-type]
+    recorder = Recorder(model, X, store=path)
+    with pytest.raises(LockedError):
+        Recorder(model, X, store=path)
+    for step, text in ((-1, "step -1 is not a whole number"), (1.0, "step 1.0 is not a whole number")):
+        with pytest.raises(UsageError, match=text):
+            recorder.record(step)  # type: ignore[arg-type]
+    with pytest.raises(InputRefusedError, match="the metric 'loss' is not a number: found str"):
+        recorder.record(0, metrics={"loss": "low"})
+    with pytest.raises(StoreIncompleteError, match=r"the store is empty.*no checkpoint was recorded"):
+        recorder.close()
+    assert not recorder.record(4)  # closed
+    assert list(tmp_path.iterdir()) == []
+    with Recorder(model, X, store=path) as recorder:
+        recorder.record(4)
+        with pytest.raises(UsageError, match=r"step 4 comes after step 4.*only grow"):
+            recorder.record(4)
+
+
+def test_a_training_need_not_die_of_its_recording(
+    tmp_path: Path, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise ResourceError(what="not enough space for a.h5")
+
+    recorder = Recorder(model, X, store=tmp_path / "a.h5", on_error="warn")
+    recorder.record(0)
+    monkeypatch.setattr("repstat.store.writer.check_space", full)
+    with pytest.warns(UserWarning, match="repstat records no more: not enough space"):
+        assert not recorder.record(1)
+    assert not recorder.record(2)
+    recorder.close()
+    assert list(values(tmp_path / "a.h5")) == [0]
