@@ -211,6 +211,8 @@ class AdapterContract:
             "found .*'nobody'": ({**good, "nobody": first}, n),
             f"found {n} samples and 1 ind": (good, 1),
         }
+        if not spec.declared:  # its shape is a guess, and whether another fits only the model knows
+            bad = {text: case for text, case in bad.items() if "wrong shape" not in text}
         for text, (feeds, length) in bad.items():
             with pytest.raises(RepstatError, match=text):
                 adapter.run(feeds, layers, samples=np.arange(length))

@@ -14,7 +14,7 @@ from repstat_adapters.keras.sniff import index_of
 from repstat_adapters.keras.whole import on_cpu
 
 _PREFERRED = "model"
-_NOT_MODELS = frozenset({"save_counter", "step", "epoch"})
+_NOT_MODELS = frozenset({"save_counter", "optimizer"})
 _NOT_OF_THE_MODEL = frozenset(
     {"optimizer", "loss_tracker", "_loss_tracker", "_metrics", "_compile_metrics", "_seed_generators"}
 )
@@ -33,7 +33,8 @@ class Saved:
     def roots(self) -> dict[str, int]:
         """Names under which something was saved, with its node; an empty name is the whole."""
         children = {child.local_name: child.node_id for child in self.objects.nodes[0].children}
-        return {"": 0, **{n: i for n, i in children.items() if n not in _NOT_MODELS}}
+        own = {name: i for name, i in children.items() if not name.startswith("_") and i != 0}
+        return {"": 0, **{n: i for n, i in own.items() if n not in _NOT_MODELS and self.variables_below(i)}}
 
     def variables_below(self, node: int) -> int:
         """Count variables of a model below a node, without those of an optimizer or metric."""
@@ -131,7 +132,7 @@ def _restore(model: Any, saved: Saved, root: str, framework: Framework) -> None:
     with nothing_kept(model, saved.path), quiet(), on_cpu(framework):
         try:
             checkpoint = tf.train.Checkpoint(**{root: model}) if root else tf.train.Checkpoint(model)
-            status = checkpoint.restore(saved.prefix)
+            status = checkpoint.read(saved.prefix)  # `restore` would want a counter of saves
             status.expect_partial()
             status.assert_existing_objects_matched()
         except AssertionError as error:

@@ -73,7 +73,7 @@ def import_keras() -> Framework:
     AdapterUnavailableError
         One of them is not installed or fails to import, Keras is older than 3, or the backend is another.
     """
-    with quiet(), _without_log_lines():
+    with quiet(), without_log_lines():
         try:
             keras = importlib.import_module("keras")
             backend = keras.backend.backend() if hasattr(keras, "config") else ""
@@ -104,7 +104,7 @@ def import_tensorflow() -> Any:
     AdapterUnavailableError
         It is not installed.
     """
-    with quiet(), _without_log_lines():
+    with quiet(), without_log_lines():
         try:
             return importlib.import_module("tensorflow")
         except ImportError as error:
@@ -142,8 +142,8 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _without_log_lines() -> Iterator[None]:
-    """Drop from stderr what TensorFlow logs about itself when it is imported, whatever the log level.
+def without_log_lines() -> Iterator[None]:
+    """Drop from stderr what TensorFlow logs about itself, whatever the log level.
 
     What is not a line of its log comes out afterwards.
     """

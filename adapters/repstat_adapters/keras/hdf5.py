@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import h5py
 import numpy as np
@@ -79,9 +79,9 @@ def read_contents(path: Path) -> Contents:
             arrays = tuple(_walk(root, "", path, [0]))
             names = _legacy_names(root) or dict(_names(root, ""))
             return Contents(arrays, names, _text(root.attrs.get("model_config", "")))
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        if isinstance(error, InputRefusedError):
-            raise
+    except InputRefusedError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, BadZipFile) as error:
         raise damaged(path, str(error)) from None
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from repstat.adapter import InputSpec
 from repstat.errors import InputRefusedError, RepstatError, UsageError
-from repstat_adapters.keras.framework import first_line, quiet
+from repstat_adapters.keras.framework import first_line, quiet, without_log_lines
 from repstat_adapters.keras.inputs import Inputs
 from repstat_adapters.keras.tf_ops import is_saver, touches_files, writes_files
 
@@ -56,7 +56,7 @@ def open_signature(path: Path, tf: Any, *, trust: bool) -> Signature:
     if not trust:
         _screen(path)
     try:
-        with quiet(), tf.device("/CPU:0"):
+        with quiet(), without_log_lines(), tf.device("/CPU:0"):
             loaded = tf.saved_model.load(str(path))
     except RepstatError:
         raise

@@ -1,11 +1,12 @@
 """A Keras model to read: live, or loaded from one of the formats; and how it takes over further checkpoints."""
 
 import json
+import re
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 from repstat.adapter import AdapterOptions
 from repstat.errors import InputRefusedError, UsageError
@@ -157,14 +158,35 @@ def _config(path: Path, kind: Kind) -> Any:
                 text = archive.read("config.json").decode("utf-8")
         else:
             text = read_contents(path).config
-        return _plain(json.loads(text))
-    except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, InputRefusedError):
-            raise
+        config = json.loads(text)
+    except InputRefusedError:
+        raise
+    except (OSError, KeyError, ValueError, BadZipFile) as error:
         raise damaged(path, f"its architecture cannot be read ({error})") from None
+    names: dict[str, str] = {}
+    _automatic(config, names)
+    return _plain(config, names)
 
 
-def _plain(value: Any) -> Any:
+def _automatic(value: Any, names: dict[str, str]) -> None:
+    """Collect the names that Keras counted up, which differ between copies of a model: ``dense_3``."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items() if key not in _VOLATILE}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+        kind, inner = value.get("class_name"), value.get("config")
+        name = inner.get("name") if isinstance(inner, dict) else None
+        if isinstance(kind, str) and isinstance(name, str) and _counted(kind, name):
+            names.setdefault(name, f"#{len(names)}")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _automatic(part, names)
+
+
+def _counted(class_name: str, name: str) -> bool:
+    snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", class_name)).lower()
+    return re.fullmatch(f"{re.escape(snake)}(_[0-9]+)?", name) is not None
+
+
+def _plain(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner, names) for key, inner in value.items() if key not in _VOLATILE}
+    if isinstance(value, list):
+        return [_plain(inner, names) for inner in value]
+    return names.get(value, value) if isinstance(value, str) else value

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from repstat.errors import InputRefusedError
-from repstat_adapters.keras.framework import first_line, quiet
+from repstat_adapters.keras.framework import first_line, quiet, without_log_lines
 from repstat_adapters.keras.tf_graph import GraphReader, Traced
 from repstat_adapters.keras.tf_ops import touches_files
 from repstat_adapters.shared.scopes import without_model, without_op
@@ -28,7 +28,7 @@ def freeze(function: Any, path: Path | None, *, names: Sequence[str] = (), scree
     """
     convert = importlib.import_module("tensorflow.python.framework.convert_to_constants")
     try:
-        with quiet():
+        with quiet(), without_log_lines():
             frozen = convert.convert_variables_to_constants_v2(function, lower_control_flow=False)
             definition = frozen.graph.as_graph_def()
     except (ValueError, RuntimeError) as error:

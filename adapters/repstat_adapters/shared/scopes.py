@@ -6,7 +6,8 @@ _TAIL = re.compile(
     r"(/(ReadVariableOp|MatMul|Conv\dD|ExpandDims|Cast|Tensordot|BiasAdd|kernel|concat)(_\d+)?)+$"
 )
 _MODEL = re.compile(
-    r"((StatefulPartitionedCall|PartitionedCall)/)*(functional|sequential|model)(?P<call>_\d+)?/"
+    r"((StatefulPartitionedCall|PartitionedCall)/)*"
+    r"(functional|sequential|model)(_\d+(?=_\d+/))?(?P<call>_\d+)?/"
 )
 
 
