@@ -93,7 +93,11 @@ def test_provenance_tells_files_versions_and_trust(form: str, tmp_path: Path) ->
     names = [file["name"] for file in facts["files"]]
     expected = {
         "checkpoint": ["ckpt-1.index", "ckpt-1.data-00000-of-00001"],
-        "SavedModel": ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"],
+        "SavedModel": [
+            "saved_model.pb",
+            "variables/variables.index",
+            "variables/variables.data-00000-of-00001",
+        ],
     }
     assert names == expected.get(form, [path.name])
     assert facts["sha256"] == facts["files"][0]["sha256"]

@@ -133,6 +133,21 @@ def watching(watch: Watch) -> Iterator[Watch]:
             layer_class.__call__ = original
 
 
+@contextmanager
+def losses_kept(model: Any) -> Iterator[None]:
+    """Keep what a model noted of its last call: losses that layers added."""
+    layers = list(model._flatten_layers())
+    kept = [(layer, list(layer._losses)) for layer in layers if hasattr(layer, "_losses")]
+    called = [(layer, layer._called) for layer in layers if hasattr(layer, "_called")]
+    try:
+        yield
+    finally:
+        for layer, losses in kept:
+            layer._losses[:] = losses
+        for layer, value in called:
+            layer._called = value
+
+
 def numbered(paths: Sequence[str]) -> list[str]:
     """Tell apart calls of one layer: ``shared#0``, ``shared#1``."""
     seen: dict[str, int] = {}

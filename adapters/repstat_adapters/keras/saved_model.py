@@ -6,7 +6,7 @@ checkpoints of one network differ), and nothing beyond TensorFlow is needed.
 """
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,16 +1,12 @@
 """Trace a Keras model as a TensorFlow graph. Nothing is computed, and the model stays as it is."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from repstat.adapter import Array
 from repstat.errors import InputRefusedError, RepstatError
-from repstat_adapters.keras.calls import Watch, watching
+from repstat_adapters.keras.calls import Watch, losses_kept, watching
 from repstat_adapters.keras.framework import Framework, first_line, quiet
 from repstat_adapters.keras.inputs import Inputs
 from repstat_adapters.keras.tf_freeze import freeze
@@ -60,7 +56,7 @@ def trace(
     before = len(model.variables)
     function = tf.function(forward, autograph=False)
     try:
-        with quiet(), _losses_kept(model), _inline(tf), watching(watch):
+        with quiet(), losses_kept(model), _inline(tf), watching(watch):
             concrete = function.get_concrete_function(*specs)
     except RepstatError:
         raise
@@ -88,7 +84,7 @@ def trace(
 def _with_own_functions(model: Any, tf: Any, forward: Callable[..., Any], specs: Sequence[Any]) -> Any:
     """Trace again with the user's functions as TensorFlow makes them, which may convert Python conditions."""
     try:
-        with quiet(), _losses_kept(model):
+        with quiet(), losses_kept(model):
             return tf.function(forward, autograph=False).get_concrete_function(*specs)
     except Exception:  # the first error tells more
         return None
@@ -148,21 +144,6 @@ def _captures(graph: Any, path: Path | None) -> dict[str, Captured]:
                 fix="Cut the model behind its preprocessing and save that",
             )
     return found
-
-
-@contextmanager
-def _losses_kept(model: Any) -> Iterator[None]:
-    """Keep what a model noted of its last call: losses that layers added."""
-    layers = list(model._flatten_layers())
-    kept = [(layer, list(layer._losses)) for layer in layers if hasattr(layer, "_losses")]
-    called = [(layer, layer._called) for layer in layers if hasattr(layer, "_called")]
-    try:
-        yield
-    finally:
-        for layer, losses in kept:
-            layer._losses[:] = losses
-        for layer, value in called:
-            layer._called = value
 
 
 @contextmanager
