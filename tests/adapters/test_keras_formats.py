@@ -1,4 +1,4 @@
-"""Every format of Keras and TensorFlow gives the live model's layers, weights and activations, or says why not."""
+"""Every format of Keras and TensorFlow gives the live model's layers and activations, or says why not."""
 
 import shutil
 import sys
@@ -311,9 +311,9 @@ def test_a_mutant_that_restores_nothing_is_found_out(tmp_path: Path, monkeypatch
 
 def test_a_factory_says_what_is_wrong_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(models.mlp(), tmp_path, "model.weights.h5")
-    (tmp_path / "mymodels.py").write_text(
-        "from tests.adapters.keras_models import mlp\n\ndef broken():\n    raise KeyError('depth')\n\nWIDTH = 3\n"
-    )
+    broken = "def broken():\n    raise KeyError('depth')\n"
+    text = f"from tests.adapters.keras_models import mlp\n\nWIDTH = 3\n{broken}"
+    (tmp_path / "mymodels.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
     assert values_of(path, {"x": X}, model_factory="mymodels:mlp")

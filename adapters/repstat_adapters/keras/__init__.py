@@ -1,4 +1,4 @@
-"""Keras and TensorFlow models: the light entry point. The frameworks are imported by `open_model`, not before."""
+"""Keras and TensorFlow models: the light entry point. Frameworks are imported by `open_model`, not before."""
 
 import sys
 from os import PathLike, fspath

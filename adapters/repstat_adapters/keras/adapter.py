@@ -10,7 +10,7 @@ from repstat.adapter import AdapterOptions, Array, InputSpec
 from repstat.errors import UsageError
 from repstat_adapters.keras import saved_model
 from repstat_adapters.keras.engine import Engine, FrozenEngine, TensorFlowEngine
-from repstat_adapters.keras.framework import import_keras, import_tensorflow
+from repstat_adapters.keras.framework import import_keras, import_tensorflow, without_log_lines
 from repstat_adapters.keras.inputs import Inputs, read_inputs
 from repstat_adapters.keras.provenance import file_facts, weights_sha256
 from repstat_adapters.keras.source import ModelSource, locate
@@ -159,7 +159,8 @@ class KerasAdapter(BatchedAdapter):
             path=self._path,
             runtime="Keras",
         )
-        return prober.plan(feeds)
+        with without_log_lines():  # batches are tried, and some may fail
+            return prober.plan(feeds)
 
     def _forward(self, wanted: Mapping[str, Placed], noise: BatchNoise) -> Forward:
         assert self._graph is not None  # the plan that `wanted` comes from was made with it

@@ -52,6 +52,8 @@ class Watch:
         Returns what takes the place of a layer's outputs, given its call.
     paths
         Where composite layers and unknown ones were called: path, start, stop; inner ones first.
+    refusal
+        Why the model is refused: Keras wraps what is raised inside a call into errors of its own.
     """
 
     keras: Any
@@ -59,6 +61,7 @@ class Watch:
     replace: Callable[[LayerCall, Any], Any] = lambda call, outputs: outputs
     calls: list[LayerCall] = field(default_factory=list)
     paths: list[tuple[str, int, int]] = field(default_factory=list)
+    refusal: Exception | None = None
     _stack: list[str] = field(default_factory=list)
     _inside: int = 0
 
@@ -90,13 +93,20 @@ class Watch:
             self.paths.append((path, start, self.position()))
             return outputs
         if kind.op_type == "BatchNormalization" and kwargs.get("training") and layer.trainable:
-            raise InputRefusedError(
-                what="the model is not deterministic",
-                place=f"layer {path}",
-                why="it calls batch normalisation with training=True, so its values depend on the batch",
-                fix="Pass the model's own training argument on to the layer",
+            raise self.refused(
+                InputRefusedError(
+                    what="the model is not deterministic",
+                    place=f"layer {path}",
+                    why="it calls batch normalisation with training=True, so its values depend on the batch",
+                    fix="Pass the model's own training argument on to the layer",
+                )
             )
         return self._note(kind, path, layer, (args, kwargs), outputs, start)
+
+    def refused(self, error: Exception) -> Exception:
+        """Keep an error that is to be raised inside a call."""
+        self.refusal = error
+        return error
 
     def _note(self, kind: Kind, path: str, layer: Any, given: Any, outputs: Any, start: int) -> Any:
         tensors = self._tensors(given)

@@ -1,6 +1,7 @@
 """Keras and the backend it runs on: imported late and quietly, described, its devices found."""
 
 import importlib
+import importlib.util
 import os
 import re
 import warnings
@@ -17,8 +18,12 @@ from repstat.errors import AdapterUnavailableError
 
 _INSTALL = "Install it with pip install 'repstat[tensorflow]'"
 LONGEST_MESSAGE = 400
+_COLOURS = re.compile(r"\x1b\[\d*m")
+_WRAPPING = ("Exception encountered when calling", "Graph execution error", "Detected at node")
+"""What Keras and TensorFlow put before the message itself."""
 _LOG_LINE = re.compile(
-    rb"WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d [\d:.]+: [IWE] |To enable the following instructions"
+    rb"WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d [\d:.]+: [IWE] "
+    rb"|To enable the following instructions|\s*\[\[\{\{node"
 )
 BACKENDS = ("tensorflow", "torch")
 
@@ -166,7 +171,10 @@ def without_log_lines() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error of a framework says first, cut to a readable length."""
-    lines = [line.strip() for line in (getattr(error, "message", None) or str(error)).splitlines()]
-    line = next((line for line in lines if line), type(error).__name__)
+    """Return what an error of a framework says, in one line of readable length."""
+    text = _COLOURS.sub("", getattr(error, "message", None) or str(error))
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(_WRAPPING)]
+    node = next((i for i, line in enumerate(lines) if line.startswith("[[{{node")), 0)
+    line = lines[max(node - 1, 0)] if lines else type(error).__name__
     return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} ..."

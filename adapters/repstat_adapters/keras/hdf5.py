@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 
 from repstat.errors import InputRefusedError
+from repstat_adapters.keras.sniff import HDF5_MAGIC
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
 WEIGHTS_MEMBER = "model.weights.h5"
 """Where an archive of Keras keeps the weights."""
 
@@ -94,7 +94,7 @@ def damaged(path: Path, why: str) -> InputRefusedError:
 
 
 def _weights_of(file: IO[bytes]) -> Any:
-    if file.read(len(MAGIC)) == MAGIC:
+    if file.read(len(HDF5_MAGIC)) == HDF5_MAGIC:
         file.seek(0)
         return file
     with ZipFile(file) as archive:
@@ -154,7 +154,7 @@ def _refused(path: Path, place: str, why: str) -> InputRefusedError:
 
 
 def _legacy_names(root: Any) -> dict[str, str]:
-    group = root["model_weights"] if "model_weights" in root else root
+    group = root.get("model_weights", root)
     names = [_text(name) for name in group.attrs.get("layer_names", ())]
     return {name: name for name in names if name in group and len(group[name].attrs.get("weight_names", ()))}
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def read_inputs(model: Any, keras: Any, path: Path | None) -> Inputs:
         InputSpec(name, np.dtype(_WIDENED.get(dtype, dtype)), tuple(t.shape))
         for name, dtype, t in zip(names, dtypes, tensors, strict=True)
     )
-    batches = {t.shape[0] for t in tensors if len(t.shape)} - {None}
+    batches = [t.shape[0] for t in tensors if len(t.shape) and t.shape[0] is not None]
 
     def pack(values: Sequence[Any]) -> Packed:
         return (keras.tree.pack_sequence_as(structure, list(values)),), {}
@@ -95,26 +95,24 @@ def _guessed(model: Any, keras: Any) -> Inputs:
     dtype = np.dtype(np.int32) if _starts_with_ids(model, keras) else np.dtype(_compute_dtype(model))
     config = model.get_build_config() or {}
     shapes = config.get("shapes_dict") or {"": config.get("input_shape")}
-    if len(shapes) == 1:
+    arguments = _arguments(model)
+    if len(arguments) == 1:
         structure = next(iter(shapes.values()))
-        arguments = _arguments(model)
-        if not _is_shape(structure) and structure:
-            return _nested(structure, dtype, arguments[0], keras)
-        if _is_shape(structure) or len(arguments) == 1:
-            shape = (None, *structure[1:]) if _is_shape(structure) else (None, None)
-            spec = InputSpec(arguments[0], dtype, shape, declared=False)
-            return Inputs((spec,), {}, None, lambda values: ((values[0],), {}))
-        shapes = {f"{name}_shape": None for name in arguments}
-    named = {name.removesuffix("_shape"): shape for name, shape in shapes.items()}
+        if structure and not _is_shape(structure):
+            return _nested(structure, dtype, arguments[0])
+        shape = (None, *structure[1:]) if _is_shape(structure) else (None, None)
+        spec = InputSpec(arguments[0], dtype, shape, declared=False)
+        return Inputs((spec,), {}, None, lambda values: ((values[0],), {}))
+    known = {name: shapes.get(f"{name}_shape") for name in arguments}
     specs = tuple(
         InputSpec(name, dtype, (None, *shape[1:]) if _is_shape(shape) else (None, None), declared=False)
-        for name, shape in named.items()
+        for name, shape in known.items()
     )
-    return Inputs(specs, {}, None, lambda values: ((), dict(zip(named, values, strict=True))))
+    return Inputs(specs, {}, None, lambda values: ((), dict(zip(arguments, values, strict=True))))
 
 
-def _nested(structure: Any, dtype: np.dtype[Any], argument: str, keras: Any) -> Inputs:
-    """Inputs of a model that takes one list or dictionary of tensors."""
+def _nested(structure: Any, dtype: np.dtype[Any], argument: str) -> Inputs:
+    """Describe the inputs of a model that takes one list or dictionary of tensors."""
     if isinstance(structure, Mapping):
         names = sorted(structure)
         shapes = [structure[name] for name in names]
@@ -129,7 +127,7 @@ def _nested(structure: Any, dtype: np.dtype[Any], argument: str, keras: Any) -> 
     return Inputs(specs, {}, None, lambda values: ((list(values),), {}))
 
 
-def _is_shape(value: Any) -> bool:
+def _is_shape(value: Any) -> TypeGuard[Sequence[int | None]]:
     return isinstance(value, list | tuple) and all(n is None or isinstance(n, int) for n in value)
 
 

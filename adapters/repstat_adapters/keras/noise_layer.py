@@ -10,8 +10,8 @@ class ActivationNoise(keras.layers.Layer):  # type: ignore[misc]
     """Adds Gaussian noise to an activation in training, T = S + N(0, noise_std^2 I), and nothing otherwise.
 
     In extraction it adds nothing either, since that calls the model with ``training=False``: give the same
-    noise there with ``--noise-std``, whose numbers do not depend on batches, devices or frameworks. Layer keys
-    and signatures are those of the model without it.
+    noise there with ``--noise-std``, whose numbers do not depend on batches, devices or frameworks. Keys and
+    signatures of layers are those of the model without it.
 
     Parameters
     ----------

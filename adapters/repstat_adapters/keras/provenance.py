@@ -23,8 +23,8 @@ def file_facts(files: Mapping[str, Path]) -> dict[str, Any]:
 def weights_sha256(weights: Iterable[tuple[str, Array]]) -> str:
     """Fingerprint of all weights in the order in which the model makes them.
 
-    Each counts with its own name (``kernel``), shape, type and bytes. Names of layers do not: Keras counts them
-    up in every process. The same weights agree whatever file they came from.
+    Each counts with its own name (``kernel``), shape, type and bytes. Names of layers do not: Keras counts
+    them up in every process. The same weights agree whatever file they came from.
     """
     entries = []
     for name, value in weights:

@@ -141,7 +141,7 @@ def misfit(path: Path, why: str) -> InputRefusedError:
         what="the weights do not fit the model that the factory builds",
         path=path,
         why=why,
-        fix="Build the model with the same code that was trained; a partial restore would leave random weights",
+        fix="Build it with the same code that was trained; a partial restore would leave random weights",
     )
 
 

@@ -1,8 +1,8 @@
 """SavedModel folders: one signature, its functions inlined and its weights as constants.
 
-The graph that TensorFlow saved is read directly, rather than converted by tf2onnx and read as ONNX: no converter
-has to know every op, activations keep their names and layout, zero biases are not dropped (which makes two
-checkpoints of one network differ), and nothing beyond TensorFlow is needed.
+The graph that TensorFlow saved is read directly, rather than converted by tf2onnx and read as ONNX: no
+converter has to know every op, activations keep their names and layout, zero biases are not dropped (which
+makes two checkpoints of one network differ), and nothing beyond TensorFlow is needed.
 """
 
 import importlib
@@ -104,7 +104,7 @@ def signature_inputs(signature: Signature, path: Path) -> Inputs:
                 fix="Export the model with input shapes (free axes may stay free)",
             )
         specs.append(InputSpec(name, np.dtype(dtype.as_numpy_dtype), tuple(spec.shape)))
-    batches = {spec.shape[0] for spec in specs if spec.shape} - {None}
+    batches = [spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None]
     return Inputs(tuple(specs), {}, min(batches, default=None), lambda values: (tuple(values), {}))
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Literal
 from zipfile import BadZipFile, ZipFile
 
-from repstat_adapters.keras import hdf5
-
 Kind = Literal["keras", "h5", "weights", "saved-model", "checkpoint", ""]
 
 _TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 """Ends every table of key and value that TensorFlow writes, such as the index of a checkpoint."""
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 
 
@@ -19,7 +18,7 @@ def kind_of(path: Path) -> Kind:
     """Return what `path` is to this adapter, or nothing if it is not one of its own.
 
     ``keras``: an archive with architecture and weights. ``h5``: the same in HDF5, as older versions wrote it.
-    ``weights``: HDF5 with weights only. ``saved-model``: a folder. ``checkpoint``: of ``tf.train.Checkpoint``.
+    ``weights``: HDF5 with weights only. ``saved-model``: a folder. ``checkpoint``: of `tf.train.Checkpoint`.
     """
     if path.is_dir():
         return "saved-model" if any((path / name).is_file() for name in _SAVED_MODEL) else ""
@@ -28,7 +27,7 @@ def kind_of(path: Path) -> Kind:
     head = _head(path)
     if head.startswith(_ZIP) and _is_keras_archive(path):
         return "keras"
-    if head.startswith(hdf5.MAGIC) and (kind := hdf5.kind_of(path)):
+    if head.startswith(HDF5_MAGIC) and (kind := _hdf5_kind(path)):
         return kind
     if path.suffix == ".index" and _is_index(path):
         return "checkpoint"
@@ -54,6 +53,12 @@ def _head(path: Path) -> bytes:
             return file.read(8)
     except OSError:
         return b""
+
+
+def _hdf5_kind(path: Path) -> Kind:
+    from repstat_adapters.keras.hdf5 import kind_of  # it imports h5py, which other files do not need
+
+    return kind_of(path)
 
 
 def _is_keras_archive(path: Path) -> bool:

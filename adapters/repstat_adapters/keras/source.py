@@ -1,4 +1,4 @@
-"""A Keras model to read: live, or loaded from one of the formats; and how it takes over further checkpoints."""
+"""A Keras model: live, or loaded from one of the formats; and how it takes over further checkpoints."""
 
 import json
 import re

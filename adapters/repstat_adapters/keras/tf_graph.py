@@ -113,6 +113,16 @@ def layer_entry(
 
 
 @dataclass(frozen=True)
+class _Rule:
+    """What an op may not be, and what is said of it."""
+
+    applies: Callable[[str], bool]
+    what: str
+    why: str
+    fix: str
+
+
+@dataclass(frozen=True)
 class GraphReader:
     """Reads a ``tf.Graph``.
 
@@ -151,8 +161,9 @@ class GraphReader:
         operations = self.graph.get_operations()
         position = {op.name: i for i, op in enumerate(operations)}
         library = {f.signature.name: f for f in self.graph.as_graph_def().library.function}
-        for op in self._needed():
-            self._check(op, position[op.name], library)
+        needed = [(op, position[op.name]) for op in self._needed()]
+        for rule in self._rules():
+            self._check(needed, library, rule)
         varying = self._varying(operations)
         mine = [c for c in self.layers if c.outputs and all(self._is_here(t) for t in c.outputs)]
         by_output = {tensor.name: i for i, c in enumerate(mine) for tensor in c.outputs}
@@ -193,36 +204,49 @@ class GraphReader:
         return getattr(tensor, "graph", None) is self.graph
 
     def _needed(self) -> list[Any]:
-        """All ops that run for the outputs."""
+        """All ops that run for the outputs, but for updates of variables that these only wait for."""
+        ends = {tensor.op.name for tensor in self.outputs}
         seen, todo = dict[str, Any](), [tensor.op for tensor in self.outputs]
         while todo:
             op = todo.pop()
             if op.name not in seen:
                 seen[op.name] = op
-                todo.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
+                todo.extend(tensor.op for tensor in op.inputs)
+                todo.extend(() if op.name in ends else op.control_inputs)
         return list(seen.values())
 
-    def _check(self, op: Any, position: int, library: Mapping[str, Any]) -> None:
-        for kind in [op.type, *_inner_ops(op.node_def, library)]:
-            what = "the model is not deterministic"
-            if self.refuse(kind):
-                what, why = "the model touches files", "what it computes reads or writes outside of the model"
-                fix = "Pass --trust-model if it is yours, or leave that part out"
-            elif is_random(kind):
-                why = "it draws random numbers also outside of training, which depend on the order of runs"
-                fix = "Draw them only where training is true, or leave that part out of the model"
-            elif writes_variables(kind):
-                why = "what it computes depends on a state that it changes on the way"
-                fix = "Keep updates of variables apart from what is computed, or leave that part out"
-            else:
-                continue
-            raise InputRefusedError(
-                what=what,
-                path=self.path,
-                place=f"{kind} in {self.name_of(op, position) or op.name}",
-                why=why,
-                fix=fix,
-            )
+    def _rules(self) -> Iterator[_Rule]:
+        """Yield what an op may not be, the worst first."""
+        yield _Rule(
+            self.refuse,
+            "the model touches files",
+            "what it computes reads or writes outside of the model",
+            "Pass --trust-model if it is yours, or leave that part out",
+        )
+        yield _Rule(
+            is_random,
+            "the model is not deterministic",
+            "it draws random numbers also outside of training, which depend on the order of runs",
+            "Draw them only where training is true, or leave that part out of the model",
+        )
+        yield _Rule(
+            writes_variables,
+            "the model is not deterministic",
+            "what it computes depends on a state that it changes on the way",
+            "Keep updates of variables apart from what is computed, or leave that part out",
+        )
+
+    def _check(self, needed: Sequence[tuple[Any, int]], library: Mapping[str, Any], rule: _Rule) -> None:
+        for op, position in needed:
+            for kind in [op.type, *_inner_ops(op.node_def, library)]:
+                if rule.applies(kind):
+                    raise InputRefusedError(
+                        what=rule.what,
+                        path=self.path,
+                        place=f"{kind} in {self.name_of(op, position)}",
+                        why=rule.why,
+                        fix=rule.fix,
+                    )
 
     def _varying(self, operations: Sequence[Any]) -> set[str]:
         """Tensors whose values depend on the samples, and not only on how many there are."""

@@ -1,4 +1,4 @@
-"""Run a traced model in a session of its own: own copies of the weights, no optimiser, no device but the one chosen.
+"""Run a traced model in a session of its own: own weights, no graph optimiser, no device but the one chosen.
 
 A session keeps extraction apart from whatever the process does with TensorFlow: nothing is written to the
 model's variables, threads and placement are its own, and Grappler, which fuses ops differently depending on

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from repstat.errors import InputRefusedError, RepstatError
+from repstat.errors import InputRefusedError
 from repstat_adapters.keras.calls import Watch, losses_kept, watching
 from repstat_adapters.keras.framework import Framework, first_line, quiet
 from repstat_adapters.keras.inputs import Inputs
@@ -58,9 +58,9 @@ def trace(
     try:
         with quiet(), losses_kept(model), _inline(tf), watching(watch):
             concrete = function.get_concrete_function(*specs)
-    except RepstatError:
-        raise
     except Exception as error:  # the user's own code may raise anything
+        if watch.refusal is not None:
+            raise watch.refusal from None
         concrete = _with_own_functions(model, tf, forward, specs)
         if concrete is None:
             raise _untraceable(error, path) from error
@@ -68,11 +68,13 @@ def trace(
     if len(model.variables) != before:
         raise unbuilt(path)
     graph = concrete.graph
-    feeds = [t for t in concrete.inputs[: len(specs)]]
+    feeds = list(concrete.inputs[: len(specs)])
     reader = GraphReader(graph, feeds, concrete.outputs, watch.calls, _namer(watch), path)
     calls, dtypes, nested = reader.read()
+    definition = graph.as_graph_def()
+    _without_controls(definition, {tensor.op.name for tensor in concrete.outputs})
     return Traced(
-        graph.as_graph_def(),
+        definition,
         tuple(tensor.name for tensor in feeds),
         _captures(graph, path),
         calls,
@@ -100,6 +102,15 @@ def unbuilt(path: Path | None) -> InputRefusedError:
     )
 
 
+def _without_controls(definition: Any, names: set[str]) -> None:
+    """Free the outputs of the updates of variables that TensorFlow makes them wait for."""
+    for node in definition.node:
+        if node.name in names:
+            kept = [name for name in node.input if not name.startswith("^")]
+            del node.input[:]
+            node.input.extend(kept)
+
+
 def _counter(tf: Any) -> Callable[[], int]:
     """Return what counts the ops of the graph being made."""
     graph = tf.compat.v1.get_default_graph()
@@ -123,18 +134,13 @@ def _captures(graph: Any, path: Path | None) -> dict[str, Captured]:
     for outside, placeholder in graph.captures:
         variable = by_handle.get(id(outside))
         if variable is not None:
-            found[placeholder.name] = Captured(
-                True, tuple(variable.shape), variable.dtype, lambda v=variable: v.numpy()
-            )
+            found[placeholder.name] = Captured(True, tuple(variable.shape), variable.dtype, variable.numpy)
         elif outside.dtype.is_numpy_compatible and outside.dtype.name not in {
             "resource",
             "variant",
             "string",
         }:
-            constant = outside.numpy()
-            found[placeholder.name] = Captured(
-                False, constant.shape, outside.dtype, lambda value=constant: value
-            )
+            found[placeholder.name] = Captured(False, tuple(outside.shape), outside.dtype, outside.numpy)
         else:
             raise InputRefusedError(
                 what="the model uses something that is neither weight nor constant",

@@ -13,7 +13,6 @@ from repstat_adapters.keras.framework import Framework, first_line, quiet
 from repstat_adapters.keras.inputs import Inputs
 from repstat_adapters.keras.tf_device import Device, usable_cores
 from repstat_adapters.keras.torch_events import Events, Functions, Recording, Running
-from repstat_adapters.shared.base import MisfitError
 from repstat_adapters.shared.feeds import draw_probes
 
 _PROBED = 2
@@ -93,7 +92,7 @@ class TorchEngine:
         with ExitStack() as stack:
             stack.enter_context(quiet())
             stack.enter_context(_threads(torch, self.device.threads))
-            stack.enter_context(self._translated())
+            stack.enter_context(self._translated(watch))
             stack.enter_context(losses_kept(self._model))
             stack.enter_context(keras.device(self.device.name))
             stack.enter_context(torch.no_grad())
@@ -111,11 +110,11 @@ class TorchEngine:
         return tensor if wanted is None else tensor.to(getattr(torch, wanted))
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, watch: Watch) -> Iterator[None]:
         """Turn the errors of PyTorch and Keras into ours."""
         try:
             yield
-        except (RepstatError, MisfitError):
+        except RepstatError:
             raise
         except self._framework.runner.OutOfMemoryError as error:
             raise ResourceError(
@@ -125,6 +124,8 @@ class TorchEngine:
                 fix="Use a smaller --batch-size",
             ) from None
         except Exception as error:  # the user's own code may raise anything
+            if watch.refusal is not None:
+                raise watch.refusal from None
             raise InputRefusedError(
                 what="Keras cannot run the model",
                 path=self._path,

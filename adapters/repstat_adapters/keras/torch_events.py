@@ -1,7 +1,7 @@
 """What PyTorch and the layers of Keras do in one call of a model, as events in their order.
 
-Results of known layers of Keras count, and those of PyTorch's functions between them. A tensor's name is the number
-of its event, which is the same in every call of one model.
+Results of known layers of Keras count, and those of PyTorch's functions between them. A tensor's name is the
+number of its event, which is the same in every call of one model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from repstat_adapters.shared.base import MisfitError
 from repstat_adapters.shared.graph import Call
 
 
-class Functions(TorchFunctionMode):  # type: ignore[misc]
+class Functions(TorchFunctionMode):
     """Sees PyTorch's functions being called."""
 
     def __init__(self, events: "Events") -> None:
@@ -122,7 +122,8 @@ class Running(Events):
     def _with_noise(self, name: str, tensor: Any) -> Any:
         torch, noise = self.framework.runner, self._noise[name]
         if tuple(tensor.shape) != noise.shape:
-            raise MisfitError(name, tuple(tensor.shape), noise.shape)
+            assert self.watch is not None
+            raise self.watch.refused(MisfitError(name, tuple(tensor.shape), noise.shape))
         added = torch.from_numpy(noise).to(tensor.device)
         if tensor.dtype == torch.bfloat16:
             return (tensor.float() + added).to(tensor.dtype)
@@ -151,12 +152,13 @@ class Recording(Events):
         """See `Events`."""
         assert self.watch is not None
         if name in RANDOM and (name != "dropout" or kwargs.get("training", True)):
-            raise InputRefusedError(
+            refusal = InputRefusedError(
                 what="the model is not deterministic",
                 place=f"{name} in {self.watch.path or 'the model'}",
                 why="it draws random numbers also outside of training, which depend on the order of runs",
                 fix="Draw them only where training is true, or leave that part out of the model",
             )
+            raise self.watch.refused(refusal)
         inputs = [self._name_of(t) for t in self._tensors((args, kwargs))]
         fresh = {n: t for n, t in made.items() if name.endswith("_") or id(t) not in self._names}
         if fresh and any(given in self._dtypes for given in inputs):

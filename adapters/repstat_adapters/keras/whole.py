@@ -14,8 +14,8 @@ from repstat_adapters.keras.hdf5 import read_contents
 SAFE_SINCE = (3, 12)
 """Before, files could run code in spite of `safe_mode`.
 
-CVE-2025-9905 (any .h5, before 3.11.3), CVE-2025-9906 and CVE-2025-8747 (.keras, before 3.11.0), CVE-2025-12058
-(before 3.12).
+CVE-2025-9905 (any .h5, before 3.11.3), CVE-2025-9906 and CVE-2025-8747 (.keras, before 3.11.0),
+CVE-2025-12058 (before 3.12).
 """
 
 _SUFFIXES = {"keras": ".keras", "h5": ".h5", "weights": ".weights.h5"}
@@ -29,7 +29,7 @@ def load_whole(path: Path, kind: str, framework: Framework, *, trust: bool) -> A
     Raises
     ------
     InputRefusedError
-        The file is damaged, would run code, needs classes that are not known here, or Keras is too old to tell.
+        The file is damaged, would run code, or needs classes that are not known here; or Keras is too old.
     """
     check_release(path, framework, trust=trust)
     read_contents(path)
@@ -92,8 +92,8 @@ def _translated(error: Exception, path: Path) -> InputRefusedError:
             what="the model has layers that Keras does not know",
             path=path,
             why=first_line(error),
-            fix="Name the function that builds the model with --model-factory; the weights are then taken from "
-            "this file",
+            fix="Name the function that builds the model with --model-factory; the weights are then taken "
+            "from this file",
         )
     if any(phrase in text.lower() for phrase in _UNSAFE):
         return InputRefusedError(

@@ -73,7 +73,8 @@ def _imported(spec: str) -> Callable[[], Any]:
             why=f"found {type(function).__name__}",
             fix="Name a function that takes no arguments and returns the model",
         )
-    return function
+    made: Callable[[], Any] = function
+    return made
 
 
 @contextmanager
