@@ -1,6 +1,6 @@
 """Trace a Keras model as a TensorFlow graph. Nothing is computed, and the model stays as it is."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from repstat_adapters.keras.framework import Framework, first_line, quiet
 from repstat_adapters.keras.inputs import Inputs
 from repstat_adapters.keras.tf_freeze import freeze
 from repstat_adapters.keras.tf_graph import Captured, GraphReader, Traced
+
+_READS = frozenset({"ReadVariableOp", "Identity", "Cast"})
 
 
 def trace(
@@ -69,7 +71,7 @@ def trace(
         raise unbuilt(path)
     graph = concrete.graph
     feeds = list(concrete.inputs[: len(specs)])
-    reader = GraphReader(graph, feeds, concrete.outputs, watch.calls, _namer(watch), path)
+    reader = GraphReader(graph, feeds, concrete.outputs, watch.calls, _namer(watch, graph), path)
     calls, dtypes, nested = reader.read()
     definition = graph.as_graph_def()
     _without_controls(definition, {tensor.op.name for tensor in concrete.outputs})
@@ -117,14 +119,24 @@ def _counter(tf: Any) -> Callable[[], int]:
     return lambda: len(graph.get_operations())
 
 
-def _namer(watch: Watch) -> Callable[[Any, int], str]:
-    """Return what names an op by the innermost layer in whose call it was made, or by itself."""
+def _namer(watch: Watch, graph: Any) -> Callable[[Any, int], str]:
+    """Return what names an op: the innermost layer in whose call it was made, its weight, or itself."""
+    by_handle = {id(variable.handle): variable.name for variable in graph.variables}
+    weights = {inner.op.name: by_handle.get(id(outer), "") for outer, inner in graph.captures}
 
     def name(op: Any, position: int) -> str:
         inner = next((path for path, start, stop in watch.paths if start <= position < stop), "")
-        return inner or str(op.name.rpartition("/")[2])
+        own = next((found for tensor in op.inputs if (found := _weight(tensor.op, weights))), "")
+        return inner or own.partition(":")[0] or str(op.name.rpartition("/")[2])
 
     return name
+
+
+def _weight(op: Any, weights: Mapping[str, str]) -> str:
+    """Name of the variable that an op reads, or nothing."""
+    while op.type in _READS and op.inputs:
+        op = op.inputs[0].op
+    return weights.get(op.name, "")
 
 
 def _captures(graph: Any, path: Path | None) -> dict[str, Captured]:

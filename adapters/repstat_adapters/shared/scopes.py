@@ -3,7 +3,7 @@
 import re
 
 _TAIL = re.compile(
-    r"(/(ReadVariableOp|MatMul|Conv\dD|ExpandDims|Cast|Tensordot|BiasAdd|kernel|concat)(_\d+)?)+$"
+    r"(/(ReadVariableOp|MatMul|Conv\dD|ExpandDims|Cast|Tensordot|BiasAdd|kernel|concat|convolution)(_\d+)?)+$"
 )
 _MODEL = re.compile(
     r"((StatefulPartitionedCall|PartitionedCall)/)*"
