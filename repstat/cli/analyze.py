@@ -185,7 +185,7 @@ def _results_path(store: Path) -> Path:
 
 def _check_place(path: Path, store: Path) -> None:
     """Refuse to write among the files of a folder store: it would hold a file that is none of its own."""
-    if path.resolve().parent == store.resolve() or any(path.resolve().parent.glob("step-????????????.h5")):
+    if path.resolve().parent == store.resolve() or any(path.resolve().parent.glob(f"step-{'[0-9]' * 12}.h5")):
         raise UsageError(
             what="will not write the results",
             path=path,

@@ -4,6 +4,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,34 @@ def test_a_compiled_models_checkpoint_with_its_optimizer(tmp_path: Path) -> None
     assert all(np.array_equal(have[key], value) for key, value in want.items())
 
 
+def test_a_compiled_models_weights_go_with_a_factory_that_compiles_and_one_that_does_not(
+    tmp_path: Path,
+) -> None:
+    def fitted(seed: int = 1) -> Any:
+        model = models.mlp(seed=seed)
+        model.compile("adam", "mse", metrics=["mae"])
+        models.quietly(lambda: model.fit(X, normal(7, 3), verbose=0))
+        return model
+
+    model = fitted(seed=3)
+    want = values_of(model, {"x": X})
+    for name in ("a.weights.h5", "a.keras", "a.h5"):
+        path = saved(model, tmp_path, name)
+        for factory in (fitted, models.mlp):
+            have = values_of(path, {"x": X}, model_factory=factory)
+            assert all(np.array_equal(have[key], value) for key, value in want.items())
+    path = saved(models.mlp(seed=3), tmp_path, "b.weights.h5")
+    assert values_of(path, {"x": X}, model_factory=fitted)
+
+
+def test_a_message_after_a_takeover_names_the_new_file(tmp_path: Path) -> None:
+    first, second = (saved(models.mlp(seed=s), tmp_path, f"{s}.keras") for s in (3, 4))
+    adapter: Any = opened(first)
+    assert adapter.reload(second)
+    with pytest.raises(UsageError, match=r"4\.keras"):
+        adapter.run({"x": X}, [replace(adapter.layers()[0], key="L009")], samples=np.arange(7))
+
+
 def test_a_checkpoint_without_the_model_is_refused(tmp_path: Path) -> None:
     path = Path(tf.train.Checkpoint(table=tf.Variable(tf.zeros((4, 6)))).save(str(tmp_path / "ckpt")))
     text = refusal(path, model_factory=models.mlp)
@@ -561,6 +590,9 @@ def test_another_architecture_is_opened_anew(tmp_path: Path) -> None:
     assert adapter.reload(saved(other(units=8), tmp_path / "b")) is False
     assert adapter.reload(saved(models.mlp(), tmp_path, "model.h5")) is False
     assert adapter.reload(models.mlp()) is False
+    (tmp_path / "strange.bin").write_bytes(b"something else")
+    assert adapter.reload(tmp_path / "strange.bin") is False
+    assert adapter.reload(tmp_path / "nothing.keras") is False
     have = adapter.run({"x": X}, adapter.layers(), samples=np.arange(7))
     assert all(np.array_equal(have[key], value) for key, value in want.items())
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repstat.adapter import Adapter, AdapterOptions
+from repstat.errors import AdapterUnavailableError
 from repstat_adapters.keras.sniff import kind_of
 
 if TYPE_CHECKING:
@@ -61,4 +62,7 @@ def describe() -> str:
     """Return the versions, the backend of Keras and the devices it can use, for ``repstat info``."""
     from repstat_adapters.keras.framework import import_keras
 
-    return import_keras().described()
+    try:
+        return import_keras().described()
+    except AdapterUnavailableError as error:
+        return str(error)

@@ -87,7 +87,7 @@ class KerasAdapter(BatchedAdapter):
         try:
             if not self._source.reload(source):
                 return False
-            self._engine.refresh()
+            self._engine.refresh(self._source.path)
         except BaseException:
             self.close()  # some weights may be the new ones, and some not
             raise

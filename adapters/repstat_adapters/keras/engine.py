@@ -46,8 +46,8 @@ class Engine(Protocol):
     ) -> dict[str, Array]:
         """Return tensors by name, before their own noise."""
 
-    def refresh(self) -> None:
-        """Take over the model's weights as they are now."""
+    def refresh(self, path: Path | None) -> None:
+        """Take over the model's weights as they are now, and the file they come from."""
 
     def close(self) -> None:
         """Release what is held."""
@@ -82,10 +82,12 @@ class TensorFlowEngine:
         assert self._session is not None  # a plan is made before anything runs
         return self._session.run([feeds[spec.name] for spec in self._inputs.specs], targets, noise)
 
-    def refresh(self) -> None:
+    def refresh(self, path: Path | None) -> None:
         """See `Engine`. A graph whose weights are constants is traced anew when it is needed."""
+        self._path = path
         if self._session is None:
             return
+        self._session.path = path
         if self._session.traced.captures:
             self._session.load()
         else:
@@ -129,7 +131,7 @@ class FrozenEngine:
         """See `Engine`."""
         return self._session.run([feeds[name] for name in self._names], targets, noise)
 
-    def refresh(self) -> None:
+    def refresh(self, path: Path | None) -> None:
         """See `Engine`. Nothing can change."""
 
     def close(self) -> None:

@@ -98,8 +98,9 @@ class ModelSource:
             return source is self.model
         if self.path is None:
             return False
-        path, kind = locate(source)
-        if path is None or kind != self.kind:
+        path = Path(fspath(source))
+        kind = kind_of(path)
+        if kind != self.kind:
             return False
         if self._factory is None:
             if _config(path, kind) != self._config:

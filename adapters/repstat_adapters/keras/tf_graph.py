@@ -189,7 +189,7 @@ class GraphReader:
             for t in op.outputs
             if t.name in used and t.name not in varying and t.shape.is_fully_defined()
         }
-        graph = index_entries(entries, [t.name for t in self.feeds], [t.name for t in self.outputs], shapes)
+        graph = index_entries(entries, [t.name for t in self.feeds], [t.name for t in self._ends()], shapes)
         dtypes = {t.name: t.dtype.name for op in operations for t in op.outputs}
         nested = [
             f"{inner} inside {op.type} {op.name!r}"
@@ -204,16 +204,23 @@ class GraphReader:
         return getattr(tensor, "graph", None) is self.graph
 
     def _needed(self) -> list[Any]:
-        """All ops that run for the outputs, but for updates of variables that these only wait for."""
-        ends = {tensor.op.name for tensor in self.outputs}
-        seen, todo = dict[str, Any](), [tensor.op for tensor in self.outputs]
+        """All ops that run for the outputs."""
+        seen, todo = dict[str, Any](), [tensor.op for tensor in self._ends()]
         while todo:
             op = todo.pop()
             if op.name not in seen:
                 seen[op.name] = op
-                todo.extend(tensor.op for tensor in op.inputs)
-                todo.extend(() if op.name in ends else op.control_inputs)
+                todo.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
         return list(seen.values())
+
+    def _ends(self) -> list[Any]:
+        """Return the outputs as they are before TensorFlow hands them out, when it waits for all updates."""
+        ends = list(self.outputs)
+        for i, tensor in enumerate(ends):
+            while tensor.op.type == "Identity":
+                tensor = tensor.op.inputs[0]
+            ends[i] = tensor
+        return ends
 
     def _rules(self) -> Iterator[_Rule]:
         """Yield what an op may not be, the worst first."""
@@ -258,7 +265,7 @@ class GraphReader:
 
     def _live(self, by_output: Mapping[str, int], layers: Sequence[LayerCall]) -> set[str]:
         """Tensors that the outputs need, where a layer needs its inputs and nothing inside it counts."""
-        live, todo = set[str](), list(self.outputs)
+        live, todo = set[str](), self._ends()
         while todo:
             tensor = todo.pop()
             if tensor.name in live:

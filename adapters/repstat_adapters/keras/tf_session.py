@@ -83,7 +83,8 @@ class Session:
             shapes = {name: variant.noise[name][1] for name in noise}
             fed = dict(zip(self._feeds, feeds, strict=True))
             fed |= {variant.noise[name][0]: array for name, array in noise.items()}
-            values, found = self._session.run([fetched, shapes], fed)
+            with self._exact():
+                values, found = self._session.run([fetched, shapes], fed)
         for name, shape in found.items():
             if tuple(shape) != noise[name].shape:
                 raise MisfitError(name, tuple(int(n) for n in shape), noise[name].shape)
@@ -148,6 +149,20 @@ class Session:
             if name in self._map
             else self._graph.get_tensor_by_name(f"{variant.prefix}/{name}")
         )
+
+    @contextmanager
+    def _exact(self) -> Iterator[None]:
+        """Switch off the short float32 of GPUs (TF32), which is a setting of the process, for one run."""
+        settings = self.tf.config.experimental
+        before = settings.tensor_float_32_execution_enabled()
+        if not before or self.device.startswith("/CPU"):
+            yield
+            return
+        settings.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            settings.enable_tensor_float_32_execution(before)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

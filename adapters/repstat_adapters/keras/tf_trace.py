@@ -73,10 +73,8 @@ def trace(
     feeds = list(concrete.inputs[: len(specs)])
     reader = GraphReader(graph, feeds, concrete.outputs, watch.calls, _namer(watch, graph), path)
     calls, dtypes, nested = reader.read()
-    definition = graph.as_graph_def()
-    _without_controls(definition, {tensor.op.name for tensor in concrete.outputs})
     return Traced(
-        definition,
+        graph.as_graph_def(),
         tuple(tensor.name for tensor in feeds),
         _captures(graph, path),
         calls,
@@ -102,15 +100,6 @@ def unbuilt(path: Path | None) -> InputRefusedError:
         why="a subclassed model makes them when it is first called, and they would be random",
         fix="Call it once on a batch of zeros where it is made, and load its weights after that",
     )
-
-
-def _without_controls(definition: Any, names: set[str]) -> None:
-    """Free the outputs of the updates of variables that TensorFlow makes them wait for."""
-    for node in definition.node:
-        if node.name in names:
-            kept = [name for name in node.input if not name.startswith("^")]
-            del node.input[:]
-            node.input.extend(kept)
 
 
 def _counter(tf: Any) -> Callable[[], int]:

@@ -60,8 +60,9 @@ class TorchEngine:
             )
         return events.values
 
-    def refresh(self) -> None:
+    def refresh(self, path: Path | None) -> None:
         """See `Engine`. The model itself is called, so there is nothing to take over."""
+        self._path = path
 
     def close(self) -> None:
         """See `Engine`."""
@@ -91,7 +92,7 @@ class TorchEngine:
         events.watch = watch
         with ExitStack() as stack:
             stack.enter_context(quiet())
-            stack.enter_context(_threads(torch, self.device.threads))
+            stack.enter_context(_settings(torch, self.device.threads))
             stack.enter_context(self._translated(watch))
             stack.enter_context(losses_kept(self._model))
             stack.enter_context(keras.device(self.device.name))
@@ -135,13 +136,16 @@ class TorchEngine:
 
 
 @contextmanager
-def _threads(torch: Any, threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
+def _settings(torch: Any, threads: int) -> Iterator[None]:
+    """Set the number of threads, and exact convolutions on a GPU, for one call."""
+    before, inexact = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        torch.backends.cudnn.allow_tf32 = inexact
 
 
 def _choose_device(model: Any, torch: Any, options: AdapterOptions, path: Path | None) -> Device:
