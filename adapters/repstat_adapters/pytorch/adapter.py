@@ -300,7 +300,7 @@ def _moved(source: Source, device: torch.device) -> torch.device:
 
     from repstat_adapters.pytorch.exported import ExportedModule, load_program
 
-    program = source.live or load_program(source.path, trust=source.trusted)[0]  # type: ignore[arg-type]
+    program: Any = source.live or load_program(source.path, trust=source.trusted)[0]  # type: ignore[arg-type]
     source.model = ExportedModule(move_to_device_pass(program, device))
     return device
 

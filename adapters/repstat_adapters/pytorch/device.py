@@ -25,9 +25,7 @@ def choose_device(wanted: str) -> torch.device:
             why=f"PyTorch {torch.__version__} runs models on cpu, cuda, cuda:1, ... or mps",
             fix="Use auto or one of these",
         )
-    there = {"cpu": lambda: True, "cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}[
-        name
-    ]()
+    there = name == "cpu" or (torch.cuda if name == "cuda" else torch.backends.mps).is_available()
     count = torch.cuda.device_count() if name == "cuda" else 1
     if not there or int(index or 0) >= count:
         raise DeviceUnavailableError(

@@ -33,10 +33,10 @@ _FUNCTIONS = frozenset(
         "Mod",
         "Max",
         "Min",
+        "Abs",
+        "Piecewise",
         "FloorDiv",
         "CleanDiv",
-    ]
-    + [
         "PythonMod",
         "CeilDiv",
         "CeilToInt",
@@ -45,8 +45,6 @@ _FUNCTIONS = frozenset(
         "IntTrueDiv",
         "FloatTrueDiv",
         "ToFloat",
-    ]
-    + [
         "Eq",
         "Ne",
         "Lt",
@@ -57,17 +55,19 @@ _FUNCTIONS = frozenset(
         "Unequality",
         "StrictLessThan",
         "LessThan",
+        "StrictGreaterThan",
+        "GreaterThan",
         "And",
         "Or",
+        "Not",
     ]
-    + ["StrictGreaterThan", "GreaterThan", "Not", "Piecewise", "Abs"]
 )
 _METHODS = frozenset({"size", "stride", "storage_offset", "dim"})
 _ROOTS = frozenset({"L", "args", "kwargs", "self", "math"})
 _NODES = (
     ast.Expression, ast.Load, ast.Constant, ast.Tuple, ast.List, ast.UnaryOp, ast.UAdd, ast.USub, ast.Not,
-    ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.BoolOp, ast.And, ast.Or,
-    ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Is, ast.IsNot, ast.keyword,
+    ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.BoolOp, ast.And,
+    ast.Or, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Is, ast.IsNot, ast.keyword,
     ast.Subscript, ast.Name, ast.Attribute, ast.Call,
 )  # fmt: skip
 _LARGEST_POWER = 64
@@ -155,7 +155,8 @@ def _is_plain(node: ast.AST) -> bool:
             node.id in _FUNCTIONS | _ROOTS or re.fullmatch(r"[su]\d+|inf|nan|oo|int_oo", node.id) is not None
         )
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
-        return isinstance(node.right, ast.Constant) and abs(node.right.value) <= _LARGEST_POWER
+        power = node.right.value if isinstance(node.right, ast.Constant) else None
+        return isinstance(power, int) and abs(power) <= _LARGEST_POWER
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         # sympy evaluates the text of a Symbol once more only if it is no name
         return re.fullmatch(r"\w*", node.value) is not None

@@ -40,7 +40,8 @@ def undisturbed(model: nn.Module, place: Place, written: Mapping[str, Tensor]) -
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
             # the optimiser of TorchScript changes the ops from the second run on
-            stack.enter_context(torch.jit.optimized_execution(False))
+            jit: Any = torch.jit
+            stack.enter_context(jit.optimized_execution(False))
         for kind in {"cpu", place.device.type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(torch.inference_mode())
@@ -71,7 +72,7 @@ def _random_states(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _settings(threads: int) -> Iterator[None]:
-    """Threads; no TF32, no search for the fastest kernel; no fused encoder layers, which hide their layers."""
+    """Set threads, full precision, deterministic kernels; no fused encoder layers, which hide their ops."""
     before = torch.get_num_threads()
     precision = torch.get_float32_matmul_precision()
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -97,14 +98,14 @@ def _modules(modules: Sequence[nn.Module]) -> Iterator[None]:
     plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
     kept = [(m, dict(vars(m)), [dict(vars(m)[table]) for table in _TABLES]) for m in plain]
     try:
-        for module, _ in scripts:
-            module.eval()
+        for script, _ in scripts:
+            script.eval()
         for module in plain:
             module.training = False
         yield
     finally:
-        for module, training in scripts:
-            module.train(training)
+        for script, training in scripts:
+            script.train(training)
         for module, attributes, tables in kept:
             vars(module).clear()
             vars(module).update(attributes)
@@ -123,10 +124,5 @@ def _write_back(model: nn.Module, written: Mapping[str, Tensor]) -> None:
 
 def named_constants(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, the non-persistent ones and each name of a shared one included."""
-    return {
-        name: tensor
-        for name, tensor in [
-            *model.named_parameters(remove_duplicate=False),
-            *model.named_buffers(remove_duplicate=False),
-        ]
-    }
+    found = dict(model.named_parameters(remove_duplicate=False))
+    return {**found, **dict(model.named_buffers(remove_duplicate=False))}

@@ -44,7 +44,8 @@ def input_names(model: nn.Module, path: Path | None) -> list[str]:
         It takes no argument.
     """
     if isinstance(model, torch.jit.ScriptModule):
-        arguments = [(a.name, a.has_default_value()) for a in model.forward.schema.arguments[1:]]
+        forward: Any = model.forward
+        arguments = [(a.name, a.has_default_value()) for a in forward.schema.arguments[1:]]
     else:
         kinds = inspect.Parameter
         arguments = [
@@ -100,7 +101,7 @@ def guess_inputs(
 
 
 def _candidates(model: nn.Module, n_inputs: int) -> Iterator[tuple[_Guess, ...]]:
-    """Combinations of what single modules take: in the order of the modules, then any."""
+    """Combine what single modules take: in the order of the modules, then in any."""
     taken = list(dict.fromkeys(_takes(model))) or [(_float(model), (None, None))]
     in_order = [taken[min(i, len(taken) - 1)] for i in range(n_inputs)]
     combinations = [in_order, *([guess] * n_inputs for guess in taken)]
@@ -121,7 +122,7 @@ def _sized(shape: Shape, length: int) -> Shape:
 
 
 def _takes(model: nn.Module) -> Iterator[_Guess]:
-    """What the modules of a model with parameters take, in the order of their registration."""
+    """Return what modules with parameters take, in the order of their registration."""
     default = _float(model)
     for module in model.modules():
         own = next(module.parameters(recurse=False), None)
@@ -132,8 +133,8 @@ def _takes(model: nn.Module) -> Iterator[_Guess]:
         yield from _takes_of(module, kind, dtype)
 
 
-def _takes_of(module: nn.Module, kind: str, dtype: np.dtype[Any]) -> Iterator[_Guess]:
-    """What one module takes. TorchScript keeps only the parameters' shapes of it."""
+def _takes_of(module: Any, kind: str, dtype: np.dtype[Any]) -> Iterator[_Guess]:
+    """Return what one module may take. TorchScript keeps only the shapes of its parameters."""
     weight = getattr(module, "weight", None)
     shape: Sequence[int] = getattr(weight, "shape", ())
     if kind in {"Embedding", "EmbeddingBag"}:

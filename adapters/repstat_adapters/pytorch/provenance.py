@@ -36,4 +36,5 @@ def _sha256(tensor: Tensor) -> str:
     if tensor.is_quantized or tensor.layout != torch.strided:
         tensor = tensor.dequantize() if tensor.is_quantized else tensor.to_dense()
     plain = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return hashlib.sha256(memoryview(plain.view(torch.uint8).numpy())).hexdigest()
+    data: Any = plain.view(torch.uint8).numpy()
+    return hashlib.sha256(data).hexdigest()

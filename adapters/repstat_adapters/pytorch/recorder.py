@@ -77,7 +77,7 @@ class Trace:
     sequence_first: bool = False
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes a `Trace`.
 
     Parameters
@@ -98,7 +98,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, constants: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.scope = [""]
         self.refusal = ""

@@ -28,7 +28,7 @@ class Mark:
         return cls(target, int(ordinal), int(position))
 
 
-class Replay(TorchDispatchMode):
+class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Captures tensors by the order of ops, which must be the recorded one, and leaves behind the last one.
 
     Parameters
@@ -61,7 +61,7 @@ class Replay(TorchDispatchMode):
         noise: Mapping[str, Array],
         device: torch.device,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.captured: dict[str, Tensor] = {}
         self.failure: MisfitError | None = None
         self.strayed: int | None = None

@@ -160,7 +160,5 @@ def _differences(spec: InputSpec, array: Array) -> Iterator[str]:
         want in (None, have) for want, have in zip(spec.shape[1:], array.shape[1:], strict=True)
     )
     if not as_guessed:
-        words = ["samples", *(str(n or "?") for n in spec.shape[1:])]
-        yield (
-            f"input {spec.name!r} may have the wrong shape: found {array.shape}, expected ({', '.join(words)})"
-        )
+        words = ", ".join(["samples", *(str(n or "?") for n in spec.shape[1:])])
+        yield f"input {spec.name!r} may have the wrong shape: found {array.shape}, expected ({words})"

@@ -5,6 +5,7 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +39,8 @@ def load_script(path: Path, *, trust: bool) -> tuple[nn.Module, bool]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit, of itself
-            model: nn.Module = torch.jit.load(os.fspath(path), map_location="cpu")
+            load: Any = torch.jit.load
+            model: nn.Module = load(os.fspath(path), map_location="cpu")
     except Exception as error:  # a damaged file may raise anything
         raise InputRefusedError(
             what="PyTorch cannot read the TorchScript program",

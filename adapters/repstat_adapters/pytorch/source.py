@@ -193,7 +193,7 @@ def _from_weights(content: Any, path: Path, options: AdapterOptions, *, trusted:
             fix="Let it return the model",
         )
     model = _usable(unwrapped(model), path)
-    own = {key: value for key, value in model.state_dict().items()}
+    own = model.state_dict()
     loaded = load_weights(model, state, path, name)
     notes = [f"weights were under {place}"] if place else []
     notes += [note for note in [rounded(loaded, own)] if note]
