@@ -253,8 +253,10 @@ def _counters(samples: NDArray[np.int64], realizations: NDArray[np.int64]) -> tu
     """Return the first two words of the counter of each sample."""
     rows, passes = samples.astype(np.uint64), realizations.astype(np.uint64)
     repeated = passes >= FIRST_CONDITIONAL
-    first = np.where(repeated, passes, rows) + np.uint64(1)
-    return first, np.broadcast_to(np.where(repeated, rows | _REPEATED, passes), first.shape)
+    if repeated.any():
+        first = np.where(repeated, passes, rows) + np.uint64(1)
+        return first, np.where(repeated, rows | _REPEATED, passes)
+    return rows + np.uint64(1), np.broadcast_to(passes, rows.shape)
 
 
 def _parts(n_rows: int, n_blocks: int) -> Iterator[tuple[slice, int]]:
