@@ -1,8 +1,8 @@
 """Philox4x64-10: four words of 64 bits for a counter of four words and a key of two.
 
 Salmon et al., SC'11, doi:10.1145/2063384.2063405. NumPy has it as a stream, in C, which is seven times
-as fast as array arithmetic but takes a microsecond to start elsewhere. `Rows.draw` uses it where counters follow
-one another and array arithmetic where they do not. The words are the same.
+as fast as array arithmetic but takes a microsecond to start elsewhere. `Rows.draw` uses it where counters
+follow one another and array arithmetic where they do not. The words are the same.
 """
 
 import threading
