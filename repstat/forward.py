@@ -203,9 +203,8 @@ class ForwardAdapter:
         record = self._pass(checked, n, Record(frozenset(wanted), added))
         for have, want in zip(record.layers, known.values(), strict=False):
             if (have.name, have.kind, have.unit_shape) != (want.name, want.kind, want.unit_shape):
-                raise self._other(
-                    f"found {have.name} {have.unit_shape}, expected {want.name} {want.unit_shape}"
-                )
+                why = f"found {have.name} {have.unit_shape}, expected {want.name} {want.unit_shape}"
+                raise self._other(why)
         if len(record.layers) != len(known):
             why = f"found {len(record.layers)} layers, expected {len(known)}"
             raise self._other(why)

@@ -263,7 +263,7 @@ def _refused(path: Path | None, why: str, fix: str, name: str = "") -> InputRefu
 
 def as_checkpoints(source: object) -> tuple[Recording, ...]:
     """Return the recordings of ``{step: {layer: array}}``, or of files and folders."""
-    if isinstance(source, Mapping):
+    if isinstance(source, Mapping) and source:
         return tuple(of_mapping(step, arrays) for step, arrays in source.items())
     paths = [source] if isinstance(source, str | PathLike) else source
     if not isinstance(paths, Sequence) or not paths or not all(isinstance(p, str | PathLike) for p in paths):

@@ -6,6 +6,7 @@ overlaps, and as many bytes as the shape needs.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -66,8 +67,7 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
             raise _refused(path, repr(twice)[:200], "the header has this name twice")
         return found
 
@@ -88,7 +88,7 @@ def _entry(name: str, facts: Any, path: Path) -> tuple[tuple[int, ...], str, tup
     if not isinstance(facts, dict) or facts.keys() != {"dtype", "shape", "data_offsets"}:
         raise _refused(path, place, "expected dtype, shape and data_offsets")
     kind, shape, offsets = facts["dtype"], facts["shape"], facts["data_offsets"]
-    if kind not in _DTYPES:
+    if not isinstance(kind, str) or kind not in _DTYPES:
         why = f"its type is {str(kind)[:20]!r}, expected {', '.join(_DTYPES)}"
         raise refused(path, place, why, "Convert it to float16 or float32 before saving")
     if not _are_lengths(shape) or not _are_lengths(offsets) or len(offsets) != 2:
