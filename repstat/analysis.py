@@ -353,6 +353,7 @@ def _provenance(store: Store, settings: Settings) -> dict[str, Any]:
         "store": str(store.path),
         "inputs_sha256": store.samples.inputs_sha256,
         "inputs_source": store.samples.inputs_source,
+        "input_entropy": store.samples.input_entropy,
         "options": {
             "noise_std": [level.text for level in settings.noise],
             "binning": [str(binning) for binning in settings.binnings],

@@ -16,7 +16,8 @@ import numpy as np
 from repstat.adapter import Adapter, AdapterOptions, Array, InputSpec, Layer, Reloadable
 from repstat.discovery import open_model
 from repstat.errors import InputRefusedError
-from repstat.passes import FIRST_CONDITIONAL, NoiseOptions
+from repstat.noise import FIRST_CONDITIONAL
+from repstat.passes import NoiseOptions
 from repstat.plan import Plan, plan_extraction, probe
 from repstat.progress import Progress, Silent
 from repstat.store import Checkpoint, CheckpointWriter, StoreWriter

@@ -2,7 +2,7 @@
 
 Every input goes through R times (the realizations of the store's `value`); some inputs go through C times
 more, for the entropy of a layer given its input. All passes have noise of their own: the repeated ones have
-realization numbers from `FIRST_CONDITIONAL` on.
+realization numbers from `repstat.noise.FIRST_CONDITIONAL` on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,9 +27,6 @@ CONDITIONAL_REALIZATIONS = 1000
 
 CONDITIONAL_BYTES = 2**28
 """By default the repeated inputs take this much per checkpoint at most, and then fewer realizations."""
-
-FIRST_CONDITIONAL = 2**40
-"""Realization number of the first pass of repeated inputs."""
 
 _PROBE_STD = 10.0
 """Noise that no layer behind it misses: in this much a rectified unit fires half of the time."""

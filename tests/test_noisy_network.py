@@ -12,8 +12,7 @@ import repstat
 from repstat.adapter import AdapterOptions, Noise
 from repstat.discovery import open_model
 from repstat.errors import RepstatError, UsageError
-from repstat.noise import BIT_GENERATOR, checksum, standard_normal
-from repstat.passes import FIRST_CONDITIONAL
+from repstat.noise import BIT_GENERATOR, FIRST_CONDITIONAL, checksum, standard_normal
 from repstat.results import Status
 from repstat.store import Store
 

@@ -16,6 +16,7 @@ from repstat.version import __version__
 COMMANDS = {
     "layers": "List the layers of a model.",
     "extract": "Record hidden activations of one or many checkpoints in a store.",
+    "import": "Put activations made elsewhere in a store.",
     "inspect": "Say what is in a store or a results file.",
     "verify": "Check every hash and rule of a store.",
     "merge": "Join stores of one training into one.",
@@ -23,7 +24,8 @@ COMMANDS = {
     "info": "Versions, adapters and devices, for bug reports.",
 }
 """The commands in the order of use, with the line that ``repstat --help`` shows."""
-
+_MODULES = {"import": "importing"}
+"""Where the module has another name than the command: Python has a word of its own for it."""
 
 HELP = """See what the layers of a neural network know while it learns.
 
@@ -54,7 +56,7 @@ class LazyGroup(click.Group):
         """Import the module of one command."""
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"repstat.cli.{cmd_name}").command
+        command = import_module(f"repstat.cli.{_MODULES.get(cmd_name, cmd_name)}").command
         assert isinstance(command, click.Command)
         return command
 

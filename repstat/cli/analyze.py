@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from repstat.cli.options import layer_option, usable_cores
+from repstat.cli.options import UNKNOWN_ENTROPY, layer_option, usable_cores
 from repstat.errors import UsageError
 from repstat.units import UNITS, Units
 
@@ -144,6 +144,8 @@ def command(
         with Talk() as talk:
             if opened.synthetic:
                 talk.note("WARNING: the store was made from synthetic inputs, not from data")
+            if opened.samples.input_entropy is None:
+                talk.note(UNKNOWN_ENTROPY)
             results = analyze(
                 opened,
                 noise_std=noise_std,

@@ -215,7 +215,7 @@ class StoreWriter:
                 why = f"the sha256 of step {checkpoint.step} was {checkpoint.sha256}, now {now}"
         if why:
             raise UsageError(
-                what=f"{file.path} was extracted differently",
+                what=f"{file.path} was made differently",
                 why=why,
                 fix="Pass --overwrite to start again, or give another -o.",
             )

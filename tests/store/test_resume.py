@@ -190,7 +190,7 @@ def test_finished_parts_beyond_the_steps_asked_for_are_kept(path: Path) -> None:
 def test_resuming_an_output_of_another_identity(path: Path, folder: bool) -> None:
     write(path, folder=folder)
     options = {"identity": {"noise_std": 0.1}, "folder": folder, "resume": True}
-    with pytest.raises(UsageError, match="was extracted differently"), writer(path, **options):
+    with pytest.raises(UsageError, match="was made differently"), writer(path, **options):
         pass
 
 
