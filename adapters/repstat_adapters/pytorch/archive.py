@@ -10,6 +10,8 @@ from repstat.errors import InputRefusedError
 
 _MEMO = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 _WHOLE_NUMBERS = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"})
+_MOST_CODE = 1 << 26
+"""Bytes of the texts of TorchScript, the only records that PyTorch compresses."""
 _LEGACY_HEAD = 3
 """Pickles before the one of the checkpoint: a number, the protocol, and facts about the machine."""
 
@@ -20,8 +22,8 @@ def check_zip(path: Path) -> None:
     Raises
     ------
     InputRefusedError
-        It is damaged, two records have one name, a record is compressed (PyTorch would map its bytes as
-        they are), or a tensor is larger than the file.
+        It is damaged, two records have one name, a record of numbers is compressed (PyTorch would map its
+        bytes as they are), or a tensor is larger than the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -29,6 +31,10 @@ def check_zip(path: Path) -> None:
             names = [record.filename for record in records]
             if len(set(names)) != len(names):
                 raise _refused(path, "two records have the same name")
+            code = [r for r in records if "/code/" in r.filename]
+            if sum(r.file_size for r in code) > _MOST_CODE:
+                raise _refused(path, f"its programs are said to be larger than {_MOST_CODE:,} bytes")
+            records = [r for r in records if r not in code]
             packed = [r.filename for r in records if r.compress_type != zipfile.ZIP_STORED]
             if packed:
                 raise _refused(path, f"the record {packed[0]!r} is compressed, which PyTorch never does")

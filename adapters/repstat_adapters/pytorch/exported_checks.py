@@ -21,49 +21,13 @@ _ARITHMETIC = re.compile(
     r"|math\.(ceil|floor|trunc|sqrt|pow)|torch\.(_?sym_\w+)"
 )
 _WRAPPERS = re.compile(r"torch\.ops\.higher_order\.(wrap_with_set_grad_enabled|wrap_with_autocast|cond)")
-_FUNCTIONS = frozenset(
-    [
-        "Symbol",
-        "Integer",
-        "Rational",
-        "Float",
-        "Mul",
-        "Add",
-        "Pow",
-        "Mod",
-        "Max",
-        "Min",
-        "Abs",
-        "Piecewise",
-        "FloorDiv",
-        "CleanDiv",
-        "PythonMod",
-        "CeilDiv",
-        "CeilToInt",
-        "FloorToInt",
-        "TruncToInt",
-        "IntTrueDiv",
-        "FloatTrueDiv",
-        "ToFloat",
-        "Eq",
-        "Ne",
-        "Lt",
-        "Le",
-        "Gt",
-        "Ge",
-        "Equality",
-        "Unequality",
-        "StrictLessThan",
-        "LessThan",
-        "StrictGreaterThan",
-        "GreaterThan",
-        "And",
-        "Or",
-        "Not",
-    ]
+_FUNCTIONS = re.compile(
+    "Symbol|Integer|Rational|Float|Mul|Add|Pow|Mod|Max|Min|Abs|Piecewise|FloorDiv|CleanDiv|PythonMod|CeilDiv|"
+    "CeilToInt|FloorToInt|TruncToInt|IntTrueDiv|FloatTrueDiv|ToFloat|Eq|Ne|Lt|Le|Gt|Ge|Equality|Unequality|"
+    "StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|And|Or|Not"
 )
+_NAMES = re.compile(r"L|args|kwargs|self|math|[su]\d+|inf|nan|oo|int_oo")
 _METHODS = frozenset({"size", "stride", "storage_offset", "dim"})
-_ROOTS = frozenset({"L", "args", "kwargs", "self", "math"})
 _NODES = (
     ast.Expression, ast.Load, ast.Constant, ast.Tuple, ast.List, ast.UnaryOp, ast.UAdd, ast.USub, ast.Not,
     ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.BoolOp, ast.And,
@@ -147,13 +111,11 @@ def _is_plain(node: ast.AST) -> bool:
         called = node.func
         if isinstance(called, ast.Attribute):
             return called.attr in _METHODS
-        return isinstance(called, ast.Name) and called.id in _FUNCTIONS
+        return isinstance(called, ast.Name) and _FUNCTIONS.fullmatch(called.id) is not None
     if isinstance(node, ast.Attribute):
         return not node.attr.startswith("_")
     if isinstance(node, ast.Name):
-        return (
-            node.id in _FUNCTIONS | _ROOTS or re.fullmatch(r"[su]\d+|inf|nan|oo|int_oo", node.id) is not None
-        )
+        return any(pattern.fullmatch(node.id) for pattern in (_FUNCTIONS, _NAMES))
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
         power = node.right.value if isinstance(node.right, ast.Constant) else None
         return isinstance(power, int) and abs(power) <= _LARGEST_POWER

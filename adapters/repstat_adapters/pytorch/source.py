@@ -109,7 +109,7 @@ def state_of(path: Path) -> dict[str, Any] | None:
         It is damaged, or would run code.
     """
     kind = kind_of(path)
-    if kind not in {"checkpoint", "legacy", "safetensors"}:
+    if kind in {"torchscript", "exported"}:
         return None
     return find_state_dict(_content(path, kind, trust=False)[0], path)[0]
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from repstat_adapters.pytorch.archive import check_legacy, check_zip
 
 _LISTED = 6
 _LONGEST = 300
+_ADVICE = re.compile(
+    r"^Weights only load failed\..*(trusted source\.|WeightsUnpickler error:) |Check the documentation of torch\.load.*$"
+)
+"""What PyTorch tells people to do, some of which we do not want them to."""
 _KINDS = "biuf"
 
 
@@ -138,7 +143,8 @@ def _damaged(path: Path, error: Exception) -> InputRefusedError:
 
 
 def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST]
+    text = _ADVICE.sub("", " ".join(str(error).split()))
+    return f"{type(error).__name__}: {text}"[:_LONGEST]
 
 
 def read_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
