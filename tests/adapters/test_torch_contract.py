@@ -1,6 +1,6 @@
 """The PyTorch adapter keeps the contract on models of every shape."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,5 +136,5 @@ def make_case(made: Made, source: Any = None, **options: Any) -> Case:
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 class TestTorch(AdapterContract):
     @pytest.fixture(params=MAKERS, ids=lambda maker: maker.__name__)
-    def case(self, request: pytest.FixtureRequest) -> Iterator[Case]:
-        yield make_case(request.param())
+    def case(self, request: pytest.FixtureRequest) -> Case:
+        return make_case(request.param())

@@ -1,5 +1,6 @@
 """Small PyTorch networks, and what opens them."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repstat.adapter import Adapter, AdapterOptions, Array
+from repstat.adapter import Adapter, AdapterOptions, Array, Noise
 from repstat_adapters import pytorch
 
 
@@ -221,3 +222,74 @@ class Encoder(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         here = self.embedding(ids) + self.position[:, : ids.shape[1]]
         return self.head(self.encoder(here).mean(1))
+
+
+FACTORY = "tests.adapters.torch_models:Mlp"
+
+
+def saved(content: Any, path: Path, **options: Any) -> Path:
+    torch.save(content, path, **options)
+    return path
+
+
+def values_of(source: Any, **options: Any) -> dict[str, Array]:
+    adapter = opened(source, **options)
+    return adapter.run({"x": normal(5, 4)}, adapter.layers(), samples=np.arange(5))
+
+
+def as_safetensors(state: dict[str, Any], path: Path) -> Path:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.clone() for name, tensor in state.items()}, path)
+    return path
+
+
+def exported(model: nn.Module, path: Path) -> Path:
+    """Save the program that ``torch.export`` makes of `Mlp`."""
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(model.eval(), (torch.zeros(3, 4),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, path)
+    return path
+
+
+class Said:
+    """A model from a function of the input and modules, to write cases in one line."""
+
+    @staticmethod
+    def of(forward: Any, **modules: Any) -> Any:
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                for name, module in modules.items():
+                    setattr(self, name, module)
+
+            def forward(self, x: Any) -> Any:
+                return forward(self, x)
+
+        return Net()
+
+
+def linear(**others: Any) -> dict[str, Any]:
+    return {"a": nn.Linear(4, 4), "b": nn.Linear(4, 2), **others}
+
+
+def identities(adapter: Adapter, probe: Any = None) -> list[tuple[Any, ...]]:
+    return [(x.key, x.name, x.kind, x.signature, x.unit_shape) for x in adapter.layers(probe)]
+
+
+def both_ways(adapter: Adapter, x: Array, std: float) -> dict[str, Array]:
+    feeds = {adapter.inputs()[0].name: x}
+    layers = adapter.layers(feeds)
+    noise = Noise({layer.key: std for layer in layers if layer.kind == "hidden"}, seed=11, realization=2)
+    return adapter.run(feeds, layers, samples=np.arange(len(x)) + 5, noise=noise if std else None)
+
+
+def furthest(a: dict[str, Array], b: dict[str, Array]) -> float:
+    assert a.keys() == b.keys()
+    return max(float(np.abs(a[k] - b[k].reshape(a[k].shape)).max() / max(1, np.abs(b[k]).max())) for k in a)
+
+
+def truncated(path: Path) -> Path:
+    cut = path.with_name("cut.pt")
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return cut

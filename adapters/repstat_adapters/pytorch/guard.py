@@ -70,6 +70,15 @@ def _random_states(device: torch.device) -> Iterator[None]:
             torch.cuda.set_rng_state(cuda, device)
 
 
+def set_random_states(seed: int, device: torch.device) -> None:
+    """Put the generators into a state that is a function of `seed`, but those of no other device."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the model may draw from it
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+
+
 @contextmanager
 def _settings(threads: int) -> Iterator[None]:
     """Set threads, full precision, deterministic kernels; no fused encoder layers, which hide their ops."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from repstat.adapter import Array, InputSpec
 from repstat.errors import InputRefusedError, RepstatError, ResourceError
 from repstat_adapters.pytorch.exported import ExportedModule
-from repstat_adapters.pytorch.guard import Place, named_constants, undisturbed
+from repstat_adapters.pytorch.guard import Place, named_constants, set_random_states, undisturbed
 from repstat_adapters.pytorch.recorder import Recorder, StopForwardError, Trace
 from repstat_adapters.pytorch.replay import Replay
 
@@ -45,8 +45,12 @@ class Runner:
         floats = (p.dtype for p in root.parameters() if p.is_floating_point())
         self._half = next(floats, None) == torch.bfloat16
 
-    def record(self, feeds: Mapping[str, Array], specs: Sequence[InputSpec]) -> Trace:
+    def record(
+        self, feeds: Mapping[str, Array], specs: Sequence[InputSpec], *, seed: int | None = None
+    ) -> Trace:
         """Run a batch and return the pass as it was.
+
+        With a seed, the generators are set to it first, so that two passes can be told apart.
 
         Raises
         ------
@@ -56,6 +60,8 @@ class Runner:
         inputs = self._tensors(feeds)
         recorder = Recorder(named_constants(self.root), inputs)
         with undisturbed(self.root, self.place, recorder.trace.written), self._scopes(recorder.scope):
+            if seed is not None:
+                set_random_states(seed, self.place.device)
             returned = self._call(inputs, recorder, specs, feeds)
             if recorder.refusal:
                 raise InputRefusedError(

@@ -16,7 +16,8 @@ from repstat_adapters.pytorch.archive import check_legacy, check_zip
 _LISTED = 6
 _LONGEST = 300
 _ADVICE = re.compile(
-    r"^Weights only load failed\..*(trusted source\.|WeightsUnpickler error:) |Check the documentation of torch\.load.*$"
+    r"^Weights only load failed\..*(trusted source\.|WeightsUnpickler error:) "
+    r"|Check the documentation of torch\.load.*$"
 )
 """What PyTorch tells people to do, some of which we do not want them to."""
 _KINDS = "biuf"
