@@ -66,8 +66,29 @@ def test_a_model_that_branches_on_its_data_is_refused_where_it_strays() -> None:
     up, down = np.ones((4, 4), np.float32), -np.ones((4, 4), np.float32)
     layers = adapter.layers({"x": up})
     adapter.run({"x": up}, layers, samples=np.arange(4))
-    with pytest.raises(InputRefusedError, match=r"another path for these samples.*op \d"):
+    text = r"another path for these samples.*its layers differ, from L000 \(linear>tanh\) on"
+    with pytest.raises(InputRefusedError, match=text):
         adapter.run({"x": down}, layers, samples=np.arange(4))
+
+
+def test_a_detour_that_changes_no_layer_is_followed() -> None:
+    """As where a mask is applied only if some sample needs it."""
+
+    def detour(m: Any, x: Any) -> Any:
+        here = m.a(x.masked_fill(x < 0, 0.0).clone()) if (x < 0).any() else m.a(x)
+        return m.b(here.relu())
+
+    model = nets.seeded(lambda: Said.of(detour, **linear()))
+    straight = nets.seeded(lambda: Said.of(lambda m, x: m.b(m.a(x.clamp(min=0)).relu()), **linear()))
+    adapter, other = nets.opened(model), nets.opened(straight)
+    x = np.concatenate([np.abs(normal(4, 4)), normal(4, 4)])
+    layers = adapter.layers({"x": x[:4]})
+    noise = Noise({"L000": 0.3}, seed=1)
+    for part in (slice(0, 4), slice(4, 8), slice(2, 6), slice(0, 4)):
+        rows = np.arange(8)[part]
+        got = adapter.run({"x": x[part]}, layers, samples=rows, noise=noise)
+        want = other.run({"x": x[part]}, other.layers({"x": x[:4]}), samples=rows, noise=noise)
+        assert furthest(got, want) < 1e-6
 
 
 def test_a_model_that_mixes_its_samples_is_run_one_by_one() -> None:
@@ -96,8 +117,13 @@ def test_numbers_that_leave_pytorch_and_come_back_still_depend_on_the_samples() 
     def forward(m: Any, x: Any) -> Any:
         return m.b(torch.from_numpy(np.tanh(m.a(x).numpy())))
 
-    found = nets.opened(Said.of(forward, **linear())).layers({"x": normal(5, 4)})
-    assert [layer.signature for layer in found] == ["linear"]  # the way from `a` to the output is not seen
+    adapter = nets.opened(Said.of(forward, **linear()))
+    found = adapter.layers({"x": normal(5, 4)})
+    assert [(layer.name, layer.kind) for layer in found] == [
+        ("b", "output")
+    ]  # what is behind NumPy is not seen
+    (skipped,) = adapter.provenance()["skipped"]
+    assert "was not computed by PyTorch" in skipped["why"]
 
 
 # ------------------------------------------------------------ inputs

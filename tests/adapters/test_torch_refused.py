@@ -128,8 +128,8 @@ REFUSED: dict[str, tuple[Callable[[Path, Any], None], str]] = {
         r"of another shape: out\.weight is \(3, 7\) instead of \(3, 5\)",
     ),
     "partly prefixed": (_partly_prefixed, r"missing: fc1\.weight, .*; unexpected: module\.fc1\.weight"),
-    "not nested": (_not_nested, r"no weights in the checkpoint.*keys 'generator', 'epoch', expected.*model"),
-    "a list": (_a_list, r"no weights in the checkpoint.*a builtins\.list"),
+    "not nested": (_not_nested, r"there are no weights in .*keys 'generator', 'epoch', expected.*model"),
+    "a list": (_a_list, r"there are no weights in .*a builtins\.list"),
     "empty": (_empty, r"(damaged|cannot read)"),
     "text": (_text, r"(damaged|cannot read)"),
     "cut": (_cut, r"(damaged|cannot read)"),
@@ -180,7 +180,9 @@ def test_numpy_scalars_are_read_without_numpy_s_own_unpickling(tmp_path: Path) -
 
 def test_weights_without_a_factory_are_half_a_model(model: Any, tmp_path: Path) -> None:
     path = saved(model.state_dict(), tmp_path / "m.pt")
-    text = r"holds weights only.*6 tensors such as fc1\.weight.*Give --model-factory package\.module:function"
+    text = (
+        r"only weights, and no model, in .*6 tensors such as fc1\.weight.*Give --model-factory package\.mod"
+    )
     with pytest.raises(UsageError, match=text):
         nets.opened(path)
 

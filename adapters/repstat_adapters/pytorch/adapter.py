@@ -1,7 +1,7 @@
 """The PyTorch adapter: hidden layers of a module, which runs as it is, op by op."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from repstat_adapters.pytorch.guard import Place, named_constants
 from repstat_adapters.pytorch.inputs import guess_inputs, input_names
 from repstat_adapters.pytorch.provenance import file_facts, weights_sha256
 from repstat_adapters.pytorch.recorder import Trace
-from repstat_adapters.pytorch.replay import Mark, Replay
+from repstat_adapters.pytorch.replay import Mark, Replay, as_numpy
 from repstat_adapters.pytorch.runner import Runner
 from repstat_adapters.pytorch.source import Source, read_source, take_over, unwrapped
-from repstat_adapters.shared.base import BatchedAdapter, Forward
+from repstat_adapters.shared.base import BatchedAdapter, Forward, MisfitError
 from repstat_adapters.shared.factory import name_of
 from repstat_adapters.shared.feeds import draw_probes, n_samples, take
 from repstat_adapters.shared.layout import close
@@ -30,7 +30,18 @@ from repstat_adapters.shared.options import check_plain_options, usable_cores
 from repstat_adapters.shared.probing import Found, Placed, Plan, Prober
 
 _PROBED = 3
-_WIDENED = {torch.int64: torch.float64, torch.int32: torch.float64}
+_MOST_PATHS = 8
+"""Sequences of ops that one model may take, all with the same layers."""
+
+
+@dataclass(frozen=True)
+class _Path:
+    """A recorded sequence of ops, its layers, its tensors by those of the first path, and what moves it."""
+
+    trace: Trace
+    found: Sequence[Found]
+    targets: Mapping[str, str]
+    moving: Sequence[str]
 
 
 class TorchAdapter(BatchedAdapter):
@@ -38,8 +49,8 @@ class TorchAdapter(BatchedAdapter):
 
     Implements `repstat.adapter.Adapter` and `Reloadable`. Activations are float16, float32 or float64;
     bfloat16 and float8 are widened to float32. The model runs in evaluation mode without gradients or
-    autocast, and is afterwards what it was (`repstat_adapters.pytorch.guard`). Its ops must be the same for
-    every batch: one that chooses its path by the data is refused where it strays from the recorded one.
+    autocast, and is afterwards what it was (`repstat_adapters.pytorch.guard`). It may take another path for
+    some samples, as long as its layers stay the same; otherwise these samples are refused.
 
     Parameters
     ----------
@@ -63,7 +74,7 @@ class TorchAdapter(BatchedAdapter):
         self._place = Place(self._device(), options.threads or usable_cores())
         self._runner = Runner(self._source.model, self._source.root, self._place, path)
         self._specs = self._source.specs
-        self._trace = Trace()
+        self._paths = list[_Path]()
 
     def inputs(self) -> Sequence[InputSpec]:
         """Return the inputs in the order of ``forward``: those without a default, or the first one.
@@ -121,7 +132,7 @@ class TorchAdapter(BatchedAdapter):
 
     def close(self) -> None:
         """Let go of the model."""
-        self._trace = Trace()
+        self._paths = []
         super().close()
 
     def _device(self) -> torch.device:
@@ -164,22 +175,28 @@ class TorchAdapter(BatchedAdapter):
         """Record the model with the samples where they are now, and find them in its layers."""
         specs = self.inputs()
         probe = self._probe(feeds, batch)
-        self._trace, found = self._recorded(probe)
+        path = self._recorded(probe)
+        trace, found = path.trace, path.found
+        self._paths = [path]
         modules = self._source.model.modules()
-        sequence_first = self._trace.sequence_first or any(
+        sequence_first = trace.sequence_first or any(
             getattr(module, "batch_first", None) is False for module in modules
         )
-        marks = [Mark.of(target) for target in dict.fromkeys(f.target for f in found)]
+        targets = list(dict.fromkeys(f.target for f in found))
         prober = Prober(
-            run=lambda rows: self._run(rows, marks, {}),
+            run=lambda rows: self._run(rows, targets, {}),
             found=found,
-            dtypes={f.target: self._trace.dtypes[f.target] for f in found},
+            dtypes={target: trace.dtypes[target] for target in targets},
             specs=specs,
             batch=batch,
             path=self._path,
             runtime="PyTorch",
         )
-        return prober.plan(probe if found else None) if found else Plan({}, batch, ()), sequence_first
+        plan = prober.plan(probe) if found else Plan({}, batch, ())
+        if unseen := tuple(_unseen(path)):
+            note = "; ".join(filter(None, [plan.note, "what the model computes outside PyTorch is not seen"]))
+            plan = replace(plan, skipped=[*plan.skipped, *unseen], note=note)
+        return plan, sequence_first
 
     def _probe(self, feeds: Mapping[str, Array] | None, batch: int | None) -> Mapping[str, Array]:
         """Return samples on which the model runs."""
@@ -202,7 +219,7 @@ class TorchAdapter(BatchedAdapter):
             fix=failure.fix if "batch" not in failure.what else "Give real samples with --inputs",
         ) from None
 
-    def _recorded(self, probe: Mapping[str, Array]) -> tuple[Trace, tuple[Found, ...]]:
+    def _recorded(self, probe: Mapping[str, Array]) -> _Path:
         """Record the model on a few samples, twice, and find its layers."""
         specs = self.inputs()
         length = n_samples(probe, specs)
@@ -211,7 +228,7 @@ class TorchAdapter(BatchedAdapter):
         some = take(probe, specs, rows)
         trace, again = (self._runner.record(some, specs, seed=seed) for seed in (1, 2))
         moving = self._moving(trace, take(probe, specs, rows[::-1]))
-        graph = build_graph(trace, [spec.name for spec in specs], moving)
+        graph = build_graph(trace, self._names(), moving)
         self._check_repeats(trace, again, [name for call in graph.nodes for name in call.output])
         found = layers_of(graph, named_constants(self._source.root))
         for layer in found:
@@ -223,7 +240,7 @@ class TorchAdapter(BatchedAdapter):
                     why=f"its tensor is {trace.dtypes[layer.target]}",
                     fix="Analyse a model with real activations",
                 )
-        return trace, found
+        return _Path(trace, found, {f.target: f.target for f in found}, moving)
 
     def _moving(self, trace: Trace, other: Mapping[str, Array]) -> list[str]:
         """Tensors from outside PyTorch that change with the samples."""
@@ -249,40 +266,84 @@ class TorchAdapter(BatchedAdapter):
         )
 
     def _forward(self, wanted: Mapping[str, Placed], noise: BatchNoise) -> Forward:
-        marks = [Mark.of(target) for target in dict.fromkeys(p.layer.target for p in wanted.values())]
-        last = max(mark.ordinal for mark in marks)
+        targets = list(dict.fromkeys(placed.layer.target for placed in wanted.values()))
+        last = max(Mark.of(target).ordinal for target in targets)
         felt = {target for target in noise.layers if Mark.of(target).ordinal < last}
-        return Forward(lambda feeds, drawn: self._run(feeds, marks, drawn), felt)
+        return Forward(lambda feeds, drawn: self._run(feeds, targets, drawn), felt)
 
     def _run(
-        self, feeds: Mapping[str, Array], marks: Sequence[Mark], noise: Mapping[str, Array]
+        self, feeds: Mapping[str, Array], targets: Sequence[str], noise: Mapping[str, Array]
     ) -> dict[str, Array]:
-        trace = self._trace
-        mode = Replay(trace, marks, noise, self._place.device)
-        self._runner.replay(feeds, self.inputs(), mode, trace.written)
+        """Replay the path that the model takes for these samples, recording it first if it is a new one."""
+        captured = next(
+            (
+                found
+                for path in self._paths
+                if (found := self._replay(path, feeds, targets, noise)) is not None
+            ),
+            None,
+        )
+        if captured is None:
+            path = self._another_path(feeds)
+            captured = self._replay(path, feeds, targets, noise)
+            if captured is None:
+                why = "it is not the same twice for the same samples"
+                raise self._strayed(why)
+            self._paths.append(path)
+        return captured
+
+    def _replay(
+        self,
+        path: _Path,
+        feeds: Mapping[str, Array],
+        targets: Sequence[str],
+        noise: Mapping[str, Array],
+    ) -> dict[str, Array] | None:
+        """Return tensors by target, or None if the model leaves this path."""
+        marks = [Mark.of(path.targets[target]) for target in targets]
+        drawn = {path.targets[target]: array for target, array in noise.items()}
+        mode = Replay(path.trace, marks, drawn, self._place.device)
+        self._runner.replay(feeds, self.inputs(), mode, path.trace.written)
         if mode.failure is not None:
-            raise mode.failure
+            have, want = mode.failure.have, mode.failure.want
+            raise MisfitError(next(t for t in noise if path.targets[t] == mode.failure.target), have, want)
         if mode.strayed is not None or not mode.complete:
-            raise InputRefusedError(
-                what="the model takes another path for these samples",
-                path=self._path,
-                why=f"op {mode.strayed} is not the one of the first batch"
-                if mode.strayed is not None
-                else "it ended before every layer was there",
-                fix="Give samples of one length; a model that branches on its data has no layers of its own",
-            )
-        return {target: _as_numpy(value) for target, value in mode.captured.items()}
+            return None
+        return {t: mode.captured[mark.target] for t, mark in zip(targets, marks, strict=True)}
+
+    def _another_path(self, feeds: Mapping[str, Array]) -> _Path:
+        """Record the path of some samples; its layers must be those of the first one."""
+        if len(self._paths) == _MOST_PATHS:
+            why = f"it has taken {_MOST_PATHS} already"
+            raise self._strayed(why)
+        first = self._paths[0]
+        trace = self._runner.record(feeds, self.inputs())
+        found = layers_of(build_graph(trace, self._names(), first.moving), named_constants(self._source.root))
+        have, want = ([(f.key, f.kind, f.signature) for f in layers] for layers in (found, first.found))
+        if have != want:
+            other = next((h for h, w in zip(have, want, strict=False) if h != w), None)
+            why = f"it has {len(have)} layers instead of {len(want)}"
+            raise self._strayed(f"its layers differ, from {other[0]} ({other[2]}) on" if other else why)
+        targets = {old.target: new.target for old, new in zip(first.found, found, strict=True)}
+        return _Path(trace, first.found, targets, first.moving)
+
+    def _strayed(self, why: str) -> InputRefusedError:
+        return InputRefusedError(
+            what="the model takes another path for these samples",
+            path=self._path,
+            why=why,
+            fix="Give samples of one length; a model that branches on its data has no layers of its own",
+        )
+
+    def _names(self) -> list[str]:
+        return [spec.name for spec in self.inputs()]
 
 
-def _as_numpy(value: Tensor) -> Array:
-    """Return an activation as NumPy holds it; memory may be shared."""
-    value = value.detach().resolve_conj().resolve_neg()
-    if value.is_quantized:
-        value = value.dequantize()
-    if value.dtype not in {torch.float16, torch.float32, torch.float64}:
-        value = value.to(_WIDENED.get(value.dtype, torch.float32))
-    array: Array = value.to("cpu").numpy()
-    return array
+def _unseen(path: _Path) -> Iterator[dict[str, str]]:
+    """Say where numbers left PyTorch and came back: what made them may be a layer, and is not seen."""
+    for name in path.moving:
+        what = f"a tensor of shape {path.trace.shapes[name]}"
+        yield {"layer": "", "name": what, "why": "it depends on the samples and was not computed by PyTorch"}
 
 
 def _equal(a: Tensor, b: Tensor, *, exactly: bool = True) -> bool:
@@ -292,7 +353,7 @@ def _equal(a: Tensor, b: Tensor, *, exactly: bool = True) -> bool:
         return (
             bool(torch.equal(a.nan_to_num(), b.nan_to_num())) if a.is_floating_point() else torch.equal(a, b)
         )
-    return close(_as_numpy(a), _as_numpy(b))
+    return close(as_numpy(a), as_numpy(b))
 
 
 def _moved(source: Source, device: torch.device) -> torch.device:

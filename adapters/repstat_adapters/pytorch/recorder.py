@@ -52,8 +52,6 @@ class Trace:
         Of all tensors by name.
     values
         Tensors by name, as they are at the end of the pass.
-    fragile
-        Tensors whose memory is written to later.
     written
         Parameters and buffers that the pass changes, by name, with their values before.
     random
@@ -70,7 +68,6 @@ class Trace:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
     values: dict[str, Tensor] = field(default_factory=dict)
-    fragile: set[str] = field(default_factory=set)
     written: dict[str, Tensor] = field(default_factory=dict)
     random: list[str] = field(default_factory=list)
     outside: list[Outside] = field(default_factory=list)
@@ -192,7 +189,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for name, tensor in zip(outputs, made, strict=True):
             self._enter(name, tensor)
         for number, (view, name) in enumerate(old):
-            self.trace.fragile.add(name)
             if self._names[id(view)] == name:  # a view of memory that another tensor was changed through
                 self._call("Alias", [name, outputs[0]], [f"{ordinal}.alias{number}"])
                 self._enter(f"{ordinal}.alias{number}", view)

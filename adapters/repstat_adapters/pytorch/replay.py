@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -11,6 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from repstat.adapter import Array
 from repstat_adapters.pytorch.recorder import UNCOUNTED, StopForwardError, Trace, tensors_of
 from repstat_adapters.shared.base import MisfitError
+
+_TYPES = {
+    torch.float16: np.float16,
+    torch.float64: np.float64,
+    torch.int32: np.float64,
+    torch.int64: np.float64,
+}
+"""Types of arrays where they are not float32."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes
     ----------
     captured
-        Tensors by target, without their own noise.
+        Tensors by target, without their own noise, copied at once: the model may write to their memory.
     failure
         Why the pass was left: noise that does not fit.
     strayed
@@ -62,11 +71,11 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
         device: torch.device,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.captured: dict[str, Tensor] = {}
+        self.captured: dict[str, Array] = {}
         self.failure: MisfitError | None = None
         self.strayed: int | None = None
         self.stopped = False
-        self._path, self._fragile = trace.path, trace.fragile
+        self._path = trace.path
         self._noise, self._device = noise, device
         self._marks: dict[int, list[Mark]] = {}
         for mark in {mark.target: mark for mark in [*wanted, *map(Mark.of, noise)]}.values():
@@ -108,8 +117,7 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
         noise = self._noise.get(mark.target)
         in_place = any(value is other for other in tensors_of(args))
         if mark.target in self._wanted:
-            kept = mark.target in self._fragile or (in_place and noise is not None)
-            self.captured[mark.target] = value.clone() if kept else value
+            self.captured[mark.target] = as_numpy(value)
         if noise is None:
             return result
         if tuple(value.shape) != noise.shape:
@@ -120,6 +128,16 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
             value.copy_(noisy)
             return result
         return _replaced(result, value, noisy)
+
+
+def as_numpy(value: Tensor) -> Array:
+    """Copy an activation into an array of its own, of a type that NumPy has."""
+    value = value.detach()
+    if value.is_quantized or value.layout != torch.strided:
+        value = value.dequantize() if value.is_quantized else value.to_dense()
+    array: Array = np.empty(tuple(value.shape), _TYPES.get(value.dtype, np.float32))
+    torch.from_numpy(array).copy_(value)
+    return array
 
 
 def _sum(value: Tensor, noise: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ def _from_weights(content: Any, path: Path, options: AdapterOptions, *, trusted:
     if options.model_factory is None:
         names = list(state)
         raise UsageError(
-            what="the file holds weights only, not the model they belong to",
+            what="there are only weights, and no model,",
             path=path,
             why=f"found {len(names)} tensors such as {', '.join(names[:3])}",
             fix="Give --model-factory package.module:function, where function() returns the model",

@@ -119,7 +119,7 @@ def _unsafe(path: Path, error: Exception, *, legacy: bool) -> InputRefusedError:
         f" and {len(culprits) - _LISTED} more" if len(culprits) > _LISTED else ""
     )
     return InputRefusedError(
-        what="loading the checkpoint would run code",
+        what="loading would run code that is",
         path=path,
         why=f"it holds {listed}" if culprits else _short(error),
         fix="Save the state_dict alone; or, if you made the file yourself, give --trust-model",

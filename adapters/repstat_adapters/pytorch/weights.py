@@ -34,7 +34,7 @@ def find_state_dict(content: Any, path: Path) -> tuple[dict[str, Any], str]:
             break
         here, place = here[key], f"{place}[{key!r}]"
     raise InputRefusedError(
-        what="there are no weights in the checkpoint",
+        what="there are no weights",
         path=path,
         place=place,
         why=f"found {_described(here)}, expected names with tensors, or such under {', '.join(_NESTED)}",
