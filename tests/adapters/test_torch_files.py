@@ -82,27 +82,30 @@ class TestStateDict(AdapterContract):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("kind", ["exported", "traced", "scripted", "pickled"])
+@pytest.mark.filterwarnings("ignore:`isinstance(treespec:FutureWarning")
+@pytest.mark.parametrize("kind", ["exported", "decomposed", "traced", "scripted", "frozen", "pickled"])
 def test_whole_models_give_the_live_model_s_activations(kind: str, model: Any, tmp_path: Path) -> None:
     model.eval()
     path = tmp_path / "m.pt"
-    if kind == "exported":
-        exported(model, path := tmp_path / "m.pt2")
+    if kind in {"exported", "decomposed"}:
+        exported(model, path := tmp_path / "m.pt2", decomposed=kind == "decomposed")
     elif kind == "pickled":
         saved(model, path)
     else:
         script = torch.jit.script(model) if kind == "scripted" else torch.jit.trace(model, torch.zeros(2, 4))
-        torch.jit.save(script, path)
+        torch.jit.save(torch.jit.freeze(script) if kind == "frozen" else script, path)
     assert pytorch.accepts(path)
     trust = kind == "pickled"
     live = nets.opened(model).layers()
     adapter = nets.opened(path, trust_model=trust)
-    assert [(x.key, x.name, x.kind, x.signature) for x in adapter.layers()] == [
-        (x.key, x.name, x.kind, x.signature) for x in live
-    ]
+    found = adapter.layers({"x": normal(3, 4)})
+    assert [(x.key, x.kind, x.signature) for x in found] == [(x.key, x.kind, x.signature) for x in live]
+    if kind != "frozen":  # which has forgotten its parameters' names
+        assert [x.name for x in found] == [x.name for x in live]
     assert adapter.provenance()["trust_model"] is trust
     want = values_of(model)
-    assert all(np.abs(v - want[k]).max() < 1e-6 for k, v in values_of(path, trust_model=trust).items())
+    got = adapter.run({"x": normal(5, 4)}, found, samples=np.arange(5))
+    assert all(np.abs(got[k] - want[k]).max() < 1e-6 for k in want)
 
 
 def test_weights_are_taken_over_by_the_prepared_model(model: Any, tmp_path: Path) -> None:

@@ -244,11 +244,11 @@ def as_safetensors(state: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def exported(model: nn.Module, path: Path) -> Path:
+def exported(model: nn.Module, path: Path, *, decomposed: bool = False) -> Path:
     """Save the program that ``torch.export`` makes of `Mlp`."""
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(model.eval(), (torch.zeros(3, 4),), dynamic_shapes=({0: batch},))
-    torch.export.save(program, path)
+    torch.export.save(program.run_decompositions() if decomposed else program, path)
     return path
 
 

@@ -103,7 +103,11 @@ def _modules(modules: Sequence[nn.Module]) -> Iterator[None]:
 
     Flags are set one by one, since `train` may be overridden, for instance to merge weights.
     """
-    scripts = [(m, bool(m.training)) for m in modules if isinstance(m, torch.jit.ScriptModule)]
+    scripts = [
+        (m, bool(m.training))
+        for m in modules
+        if isinstance(m, torch.jit.ScriptModule) and hasattr(m, "training")  # a frozen one has no mode
+    ]
     plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
     kept = [(m, dict(vars(m)), [dict(vars(m)[table]) for table in _TABLES]) for m in plain]
     try:
