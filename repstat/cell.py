@@ -21,6 +21,9 @@ from repstat.store import Store, open_store
 
 SAMPLE_PROPAGATION = "sample_propagation_mi"
 
+SPACED_VALUES = 2**16
+"""Activations of which the rounding is looked at."""
+
 Conditional = Literal["sampled", "linearised"]
 """How h(T|X) of a noisy network is found: from the density of the realizations, or from their covariance."""
 
@@ -164,14 +167,23 @@ def _network_rows(cell: Cell, store: Store, task: Task, seed: int) -> Iterator[R
     labels = store.samples.labels
     reason = ""
     if std is None:
-        reason = "the layer has no noise of its own, and without it I(X;T) is infinite or ln n"
+        reason = (
+            "the layer has no noise of its own, which the estimator needs; where none reaches it either, "
+            "I(X;T) is infinite or ln n"
+        )
     elif store.n_realizations == 1 and store.conditional is None:
-        reason = "a single noisy pass does not tell h(T|X): extract with more realizations"
+        reason = (
+            "a single noisy pass does not tell h(T|X), nor whether noise of another layer reaches this one: "
+            "extract with more realizations"
+        )
+    else:
+        reason = _lost_in_rounding(cell.values, std)
     if std is None or reason:
         n_samples, n_units = first_pass(cell.values).shape
         nothing = Estimate.undefined(reason, n_samples=n_samples, n_units=n_units)
         for quantity in ("mi_input",) if labels is None else ("mi_input", "mi_label"):
-            yield cell.row(quantity, SAMPLE_PROPAGATION, nothing, {"noise": "none"}, noise_model="network")
+            known = {"noise": "none" if std is None else f"{std:g}"}
+            yield cell.row(quantity, SAMPLE_PROPAGATION, nothing, known, noise_std=std, noise_model="network")
         return
     repeated = store.layers[cell.layer].at(step=task.step).conditional
     samples = None if repeated is None or store.conditional is None else store.conditional.samples
@@ -196,7 +208,6 @@ def _network_rows(cell: Cell, store: Store, task: Task, seed: int) -> Iterator[R
         "n_repeated": found.n_repeated,
         "n_conditional": found.n_conditional,
         "conditional": settings.conditional,
-        "bias": found.bias,
         "halvings": ";".join(f"{r},{c}:{value:.6g}" for r, c, value in found.halvings),
     }
     for quantity, estimate in (
@@ -206,9 +217,28 @@ def _network_rows(cell: Cell, store: Store, task: Task, seed: int) -> Iterator[R
         ("mi_input_linearised", found.linearised),
     ):
         if estimate is not None:
+            bias = found.label_bias if quantity == "mi_label" else found.bias
             yield cell.row(
-                quantity, SAMPLE_PROPAGATION, estimate, params, noise_std=std, noise_model="network"
+                quantity,
+                SAMPLE_PROPAGATION,
+                estimate,
+                params | {"bias": bias},
+                noise_std=std,
+                noise_model="network",
             )
+
+
+def _lost_in_rounding(values: NDArray[Any], std: float) -> str:
+    """Return why noise so small never was in the network, or is none beside the rounding of the store."""
+    some = values.reshape(-1)[:: max(1, values.size // SPACED_VALUES)]
+    sizes = np.abs(some[np.isfinite(some) & (some != 0.0)])
+    step = float(np.median(np.spacing(sizes))) if sizes.size else 0.0
+    if std >= step:
+        return ""
+    return (
+        f"noise_std {std:g} is below the rounding of the {values.dtype.name} activations, {step:.2g}: added "
+        "to them it is lost. Extract with more noise, or with more precision"
+    )
 
 
 def _measurement_rows(

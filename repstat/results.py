@@ -44,8 +44,8 @@ _ADVICE = {
     Status.OK: "the estimate is below its ceiling and its error is within the tolerance",
     Status.SATURATED: (
         "the estimate is within 0.1 nat of its ceiling and cannot tell more: ln n for the input, which "
-        "reflects the number of samples and not the network; H(Y) for the label. Use more noise, wider "
-        "bins or more samples"
+        "reflects the number of samples and not the network; H(Y) for the label; ln C of C realizations for "
+        "the entropy given the input. Use more noise, wider bins, more samples or more realizations"
     ),
     Status.UNDEFINED: "the quantity has no value for these data; the reason is given with it",
     Status.TOO_FEW_SAMPLES: "too few samples for any statement; record more samples",
@@ -53,7 +53,9 @@ _ADVICE = {
         "too few noise realizations: the estimate is biased upward; extract with more realizations"
     ),
     Status.TOLERANCE_NOT_REACHED: (
-        "the standard error is still above the tolerance; allow more draws or a larger tolerance"
+        "the standard error is still above the tolerance; allow a larger tolerance or, from Python, more "
+        "draws. Of a noisy network it is mostly that of the choice of repeated inputs: extract with more of "
+        "them"
     ),
 }
 
