@@ -142,6 +142,7 @@ def command(
     from repstat.passes import NoiseOptions
     from repstat.plan import plan_extraction
     from repstat.steps import parse_steps
+    from repstat.store import output_lock
 
     if not output.strip("/") or Path(output).name in {"", ".", ".."}:
         msg = f"-o {output!r} names no file; give for example -o acts.h5, or -o acts/ for a folder"
@@ -149,8 +150,9 @@ def command(
     if resume and overwrite:
         msg = "--resume and --overwrite contradict each other: choose one"
         raise click.UsageError(msg)
-    arrays, labels = _read_data(inputs_file, labels_file)
-    with Talk() as talk:
+    path = Path(output.rstrip("/"))
+    with output_lock(path) as lock, Talk() as talk:
+        arrays, labels = _read_data(inputs_file, labels_file)
         plan = plan_extraction(
             models,
             arrays,
@@ -181,13 +183,14 @@ def command(
         for note in plan.notes:
             talk.note(note)
         talk.note(_size(plan))
-        path = run_extraction(
+        run_extraction(
             plan,
-            output.rstrip("/"),
+            path,
             folder=output.endswith("/") or Path(output).is_dir(),
             resume=resume,
             overwrite=overwrite,
             progress=talk,
+            lock=lock,
         )
     click.echo(path)
     click.echo(f"next: repstat analyze {shlex.quote(str(path))}", err=True)
