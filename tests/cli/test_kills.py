@@ -48,7 +48,8 @@ def kill_at_random(place: Path, command: list[str], expected: Any, n_kills: int)
     """
     rng = np.random.default_rng(SEED)
     kills = stores = 0
-    while kills < n_kills or (place / "acts.h5").exists() or (place / "acts.h5.parts").exists():
+    longest, completed = 1.5, False
+    while kills < n_kills or not completed:
         parts = place / "acts.h5.parts"
         before = {p.name: p.read_bytes() for p in parts.glob("*.h5")} if parts.exists() else {}
         process = subprocess.Popen([*command, "-o", "acts.h5"], cwd=place, stderr=subprocess.PIPE, text=True)
@@ -61,16 +62,17 @@ def kill_at_random(place: Path, command: list[str], expected: Any, n_kills: int)
                 and time.monotonic() < deadline
             ):
                 time.sleep(0.001)
-            time.sleep(rng.uniform(0, 0.8))
+            time.sleep(rng.uniform(0, longest))
             process.kill()
         error = process.communicate(timeout=120)[1]
         killed = process.returncode == -signal.SIGKILL
         kills += killed
         assert killed or process.returncode == 0 or "already exists" in error, error
+        completed = (place / "acts.h5").exists() and not parts.exists()
         if not (place / "acts.h5").exists():
             left = {p.name: p.read_bytes() for p in parts.glob("*.h5")} if parts.exists() else {}
             assert before.items() <= left.items(), "a finished checkpoint is lost or was changed"
-        elif not parts.exists():
+        elif completed:
             assert stored(place / "acts.h5") == expected
             stores += 1
             (place / "acts.h5").unlink()

@@ -107,12 +107,16 @@ class Tree:
             else:
                 (root / name).write_bytes(self.files.get(number, b""))
 
-    def key(self, folder: int = 0) -> Any:
-        """Return what tells two trees apart."""
-        return tuple(
-            (name, self.key(number) if number in self.folders else bytes(self.files.get(number, b"")))
-            for name, number in sorted(self.folders[folder].items())
-        )
+    def key(self, folder: int = 0, *, temporary: bool = True) -> Any:
+        """Return what tells two trees apart; without `temporary`, whatever temporary files contain."""
+        found = []
+        for name, number in sorted(self.folders[folder].items()):
+            if number in self.folders:
+                found.append((name, self.key(number, temporary=temporary)))
+            else:
+                kept = temporary or ".tmp-" not in name
+                found.append((name, bytes(self.files.get(number, b"")) if kept else b""))
+        return tuple(found)
 
 
 _DATA = ("write", "truncate")
