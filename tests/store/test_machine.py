@@ -168,4 +168,4 @@ def test_any_order_of_a_few() -> None:
 
 @pytest.mark.crash
 def test_any_order() -> None:
-    run(150, 25)
+    run(40, 20)
