@@ -88,5 +88,15 @@ def test_the_how_to_for_pytorch_runs(tmp_path: Path) -> None:
     assert "L001" in done.stdout
 
 
+def test_the_page_on_recording_runs(tmp_path: Path) -> None:
+    require("torch")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks("docs/recording.md", "python"))],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "torch.h5").exists()
+
+
 def _with(folder: Path) -> str:
     return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))

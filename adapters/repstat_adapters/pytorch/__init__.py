@@ -73,10 +73,14 @@ def describe() -> str:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is asked for."""
+    """Import what needs torch, or the core's store, when it is asked for."""
     if name == "ActivationNoise":
         from repstat_adapters.pytorch.noise import ActivationNoise
 
         return ActivationNoise
+    if name == "Recorder":
+        from repstat.recording import Recorder
+
+        return Recorder
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
