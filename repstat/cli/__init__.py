@@ -35,10 +35,7 @@ HELP = """See what the layers of a neural network know while it learns.
 """
 
 
-_LEFT_BEHIND = (
-    "Nothing half-written is left; an extraction keeps its finished checkpoints, "
-    "and the same command goes on."
-)
+_KEPT = "An extraction keeps its finished checkpoints, and the same command goes on."
 
 
 class Terminated(BaseException):
@@ -120,11 +117,11 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _click_error(error)
     except RepstatError as error:
-        return _say(str(error), error.exit_code, error, debug)
+        return _say(" ".join([str(error), *_notes(error)]), error.exit_code, error, debug)
     except (KeyboardInterrupt, click.Abort) as error:
-        return _say(f"interrupted. {_LEFT_BEHIND}", 130, error, debug)
+        return _say(_stopped("interrupted", error), 130, error, debug)
     except Terminated as error:
-        return _say(f"terminated. {_LEFT_BEHIND}", 143, error, debug)
+        return _say(_stopped("terminated", error), 143, error, debug)
     except BrokenPipeError:
         # The reader of stdout went away (`| head -1`): not an error of ours, and nothing more to say there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -137,6 +134,17 @@ def _run(arguments: list[str]) -> int:
         text = f"internal error: {type(error).__name__}: {error}. This is a bug; --debug shows the traceback."
         return _say(text, 1, error, debug)
     return 0
+
+
+def _stopped(how: str, error: BaseException) -> str:
+    # A second Ctrl-C is not to interrupt the message.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return " ".join([f"{how}. Nothing half-written is left.", *(_notes(error) or [_KEPT])])
+
+
+def _notes(error: BaseException) -> list[str]:
+    """Return what an extraction said about its finished checkpoints."""
+    return list(getattr(error, "__notes__", []))
 
 
 def _say(text: str, code: int, error: BaseException, debug: bool) -> int:

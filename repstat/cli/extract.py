@@ -142,10 +142,12 @@ def command(
     from repstat.passes import NoiseOptions
     from repstat.plan import plan_extraction
     from repstat.steps import parse_steps
+    from repstat.store import output_lock
 
     check_output(output, resume=resume, overwrite=overwrite)
-    arrays, labels = read_data(inputs_file, labels_file)
-    with Talk() as talk:
+    path = Path(output.rstrip("/"))
+    with output_lock(path) as lock, Talk() as talk:
+        arrays, labels = read_data(inputs_file, labels_file)
         plan = plan_extraction(
             models,
             arrays,
@@ -176,13 +178,14 @@ def command(
         for note in plan.notes:
             talk.note(note)
         talk.note(_size(plan))
-        path = run_extraction(
+        run_extraction(
             plan,
-            output.rstrip("/"),
+            path,
             folder=output.endswith("/") or Path(output).is_dir(),
             resume=resume,
             overwrite=overwrite,
             progress=talk,
+            lock=lock,
         )
     click.echo(path)
     click.echo(f"next: repstat analyze {shlex.quote(str(path))}", err=True)

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from repstat.errors import UsageError
 from repstat.results import ROW_FIELDS, Histogram, Results, Row, Status
+from repstat.store import disk
 from repstat.store.encode import put_texts, texts
 from repstat.store.header import CREATOR, DIGEST, metadata_digest, raw_attribute
 from repstat.store.lock import OutputLock
 from repstat.store.output import disk_errors
 from repstat.store.rules import Attribute, Data, Form, Group
 from repstat.store.schema import RESULTS_SCHEMA, RESULTS_VERSION, from_json, to_json
+from repstat.store.signals import uninterrupted
 from repstat.store.staging import StagedFile, stale_files
 from repstat.store.storefile import reading
 from repstat.store.structure import HDF5_ERRORS, broken, check_structure, open_for_reading
@@ -98,11 +100,13 @@ def save_results(results: Results, path: Path, *, overwrite: bool = False) -> Pa
     with disk_errors(path, lambda: "The results were not saved."), OutputLock(path):
         check_output(path, overwrite=overwrite, probe=False)
         for stale in stale_files(path.parent, path.name):
-            stale.unlink()
+            disk.remove(stale)
         staged = StagedFile(path)
         try:
-            _write(results, columns, staged.h5)
-            staged.seal()
+            with uninterrupted():
+                _write(results, columns, staged.h5)
+                staged.close()
+            staged.sync()
             _read_back(staged.path, columns)
             staged.commit()
         except BaseException as error:

@@ -250,7 +250,7 @@ def test_stale_files_of_dead_writers_are_removed(path: Path) -> None:
 def test_an_interrupted_swap_of_folders_is_undone(path: Path) -> None:
     write(path, (5,), folder=True)
     interrupted(path, overwrite=True, folder=True)
-    path.rename(path.with_name("acts.h5.old"))
+    path.rename(path.with_name("acts.h5.replaced"))
     with writer(path, overwrite=True, folder=True) as into:
         with open_store(path) as store:
             assert store.steps == (5,)
