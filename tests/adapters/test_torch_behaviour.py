@@ -181,7 +181,7 @@ def test_inputs_have_the_names_that_forward_cannot_do_without() -> None:
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), np.float32, (None, 12)),
         (lambda: nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 3)), np.float32, (None, 5)),
         (lambda: nn.LSTMCell(3, 4), np.float32, (None, 3)),
-        (lambda: Said.of(lambda m, x: m.b(m.g(x[:, 0])), g=nn.GRUCell(3, 4), b=nn.Linear(3, 2)),
+        (lambda: Said.of(lambda m, x: m.b(m.g(x[:, 0])), g=nn.GRUCell(3, 4), b=nn.Linear(4, 2)),
          np.float32, (None, None, 3)),
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ from repstat_adapters.pytorch.inputs import guess_inputs, input_names
 from repstat_adapters.pytorch.provenance import file_facts, weights_sha256
 from repstat_adapters.pytorch.recorder import Trace
 from repstat_adapters.pytorch.replay import Mark, Replay, as_numpy
-from repstat_adapters.pytorch.runner import Runner
+from repstat_adapters.pytorch.runner import ModelFailedError, Runner
 from repstat_adapters.pytorch.source import Source, read_source, take_over, unwrapped
 from repstat_adapters.shared.base import BatchedAdapter, Forward, MisfitError
 from repstat_adapters.shared.factory import name_of
@@ -213,11 +213,13 @@ class TorchAdapter(BatchedAdapter):
             else:
                 return drawn
         assert failure is not None  # there is always one probe
+        if not isinstance(failure, ModelFailedError):
+            raise failure
         raise InputRefusedError(
-            what=failure.what if "batch" not in failure.what else "the model fails on a small batch",
+            what="the model fails on a small batch",
             path=self._path,
             why=failure.why,
-            fix=failure.fix if "batch" not in failure.what else "Give real samples with --inputs",
+            fix="Give real samples with --inputs; the drawn ones may not be valid",
         ) from None
 
     def _recorded(self, probe: Mapping[str, Array]) -> _Path:
