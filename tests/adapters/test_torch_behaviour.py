@@ -123,7 +123,35 @@ def test_numbers_that_leave_pytorch_and_come_back_still_depend_on_the_samples() 
         ("b", "output")
     ]  # what is behind NumPy is not seen
     (skipped,) = adapter.provenance()["skipped"]
-    assert "was not computed by PyTorch" in skipped["why"]
+    assert "outside PyTorch is not seen" in skipped["why"]
+    assert "outside PyTorch is not seen" in adapter.provenance()["run_batch_note"]
+
+
+def test_packed_sequences_are_no_layer() -> None:
+    """Two batches of as many steps in all may share them out otherwise between the samples."""
+
+    def forward(m: Any, x: Any) -> Any:
+        lengths = torch.full((len(x),), x.shape[1])
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        padded, _ = nn.utils.rnn.pad_packed_sequence(m.g(packed)[0], batch_first=True)
+        return m.f(padded[:, -1])
+
+    adapter = nets.opened(Said.of(forward, g=nn.LSTM(3, 4, batch_first=True), f=nn.Linear(4, 2)))
+    assert [layer.name for layer in adapter.layers({"x": normal(5, 8, 3)})] == ["f"]
+    assert "packed sequences are not extracted" in adapter.provenance()["run_batch_note"]
+
+
+def test_threads_are_those_asked_for_and_given_back() -> None:
+    seen = []
+
+    def forward(m: Any, x: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return m.b(m.a(x))
+
+    before = torch.get_num_threads()
+    adapter = nets.opened(Said.of(forward, **linear()))
+    adapter.layers({"x": normal(5, 4)})
+    assert (set(seen), torch.get_num_threads(), adapter.provenance()["threads"]) == ({1}, before, 1)
 
 
 # ------------------------------------------------------------ inputs
@@ -153,6 +181,8 @@ def test_inputs_have_the_names_that_forward_cannot_do_without() -> None:
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), np.float32, (None, 12)),
         (lambda: nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 3)), np.float32, (None, 5)),
         (lambda: nn.LSTMCell(3, 4), np.float32, (None, 3)),
+        (lambda: Said.of(lambda m, x: m.b(m.g(x[:, 0])), g=nn.GRUCell(3, 4), b=nn.Linear(4, 2)),
+         np.float32, (None, None, 3)),
     ],
 )  # fmt: skip
 def test_types_and_shapes_are_guessed_from_the_weights(make: Any, dtype: Any, shape: Any) -> None:

@@ -82,7 +82,7 @@ class TestStateDict(AdapterContract):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:`isinstance(treespec:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 @pytest.mark.parametrize("kind", ["exported", "decomposed", "traced", "scripted", "frozen", "pickled"])
 def test_whole_models_give_the_live_model_s_activations(kind: str, model: Any, tmp_path: Path) -> None:
     model.eval()

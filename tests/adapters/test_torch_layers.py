@@ -174,6 +174,7 @@ WAYS: dict[str, tuple[Any, list[str]]] = {
     "scaled": (lambda m, x: m.b(torch.tanh(2 * m.a(x) + 1)), ["linear>tanh", "linear"]),
     "addmm": (lambda m, x: m.b(torch.addmm(m.a.bias, x, m.a.weight.T).relu()), ["linear>relu", "linear"]),
     "einsum": (lambda m, x: m.b(torch.einsum("ni,oi->no", x, m.a.weight).relu()), ["linear>relu", "linear"]),
+    "softsign": (lambda m, x: m.b(F.softsign(m.a(x))), ["linear>softsign", "linear"]),
     "softmax": (lambda m, x: F.softmax(m.b(m.a(x)), -1), ["linear", "linear>softmax"]),
     "dropout": (lambda m, x: m.b(F.dropout(m.a(x), 0.5, m.training).relu()), ["linear>relu", "linear"]),
     "layer norm": (
@@ -209,6 +210,12 @@ def test_weights_that_are_computed_keep_their_name() -> None:
     for wrap in (weight_norm, spectral_norm):
         model = nn.Sequential(wrap(nn.Linear(4, 5)), nn.Tanh(), nn.Linear(5, 2))
         assert [x[1] for x in identities(nets.opened(model))] == ["0", "2"]
+
+
+def test_parameters_that_are_no_module_s_weight_give_their_own_name() -> None:
+    model = Said.of(lambda m, x: m.b(x @ m.low @ m.high), b=nn.Linear(4, 2))
+    model.low, model.high = nn.Parameter(torch.randn(4, 2)), nn.Parameter(torch.randn(2, 4))
+    assert [x[1] for x in identities(nets.opened(model), {"x": normal(3, 4)})] == ["low", "high", "b"]
 
 
 def test_tied_weights_are_two_layers_by_their_calls() -> None:

@@ -242,8 +242,8 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_weights_of_another_type_are_noted(model: Any, tmp_path: Path) -> None:
     path = saved({k: v.bfloat16() for k, v in model.state_dict().items()}, tmp_path / "m.pt")
-    notes = nets.opened(path, model_factory=FACTORY).provenance()["notes"]
-    assert notes == ["weights were converted from bfloat16 to float32"]
+    note = nets.opened(path, model_factory=FACTORY).provenance()["run_batch_note"]
+    assert note == "weights were converted from bfloat16 to float32"
 
 
 # ------------------------------------------------------------ programs

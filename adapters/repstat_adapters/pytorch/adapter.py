@@ -12,6 +12,7 @@ from torch import Tensor
 
 from repstat.adapter import AdapterOptions, Array, InputSpec
 from repstat.errors import InputRefusedError
+from repstat_adapters.pytorch.aten import PACKED
 from repstat_adapters.pytorch.device import choose_device, device_of
 from repstat_adapters.pytorch.graph import build_graph, layers_of
 from repstat_adapters.pytorch.guard import Place, named_constants
@@ -19,7 +20,7 @@ from repstat_adapters.pytorch.inputs import guess_inputs, input_names
 from repstat_adapters.pytorch.provenance import file_facts, weights_sha256
 from repstat_adapters.pytorch.recorder import Trace
 from repstat_adapters.pytorch.replay import Mark, Replay, as_numpy
-from repstat_adapters.pytorch.runner import Runner
+from repstat_adapters.pytorch.runner import ModelFailedError, Runner
 from repstat_adapters.pytorch.source import Source, read_source, take_over, unwrapped
 from repstat_adapters.shared.base import BatchedAdapter, Forward, MisfitError
 from repstat_adapters.shared.factory import name_of
@@ -125,8 +126,8 @@ class TorchAdapter(BatchedAdapter):
             "threads": self._place.threads,
             "opt_level": "none",
             "run_batch": plan.batch if plan else None,
-            "run_batch_note": plan.note if plan else "",
-            "notes": list(self._source.notes),
+            "run_batch_note": "; ".join(filter(None, [plan.note if plan else "", *self._source.notes])),
+            "weights_inside": self._source.inside,
             "skipped": list(plan.skipped) if plan else [],
         }
 
@@ -194,7 +195,7 @@ class TorchAdapter(BatchedAdapter):
         )
         plan = prober.plan(probe) if found else Plan({}, batch, ())
         if unseen := tuple(_unseen(path)):
-            note = "; ".join(filter(None, [plan.note, "what the model computes outside PyTorch is not seen"]))
+            note = "; ".join(filter(None, [plan.note, *dict.fromkeys(one["why"] for one in unseen)]))
             plan = replace(plan, skipped=[*plan.skipped, *unseen], note=note)
         return plan, sequence_first
 
@@ -212,11 +213,13 @@ class TorchAdapter(BatchedAdapter):
             else:
                 return drawn
         assert failure is not None  # there is always one probe
+        if not isinstance(failure, ModelFailedError):
+            raise failure
         raise InputRefusedError(
-            what=failure.what if "batch" not in failure.what else "the model fails on a small batch",
+            what="the model fails on a small batch",
             path=self._path,
             why=failure.why,
-            fix=failure.fix if "batch" not in failure.what else "Give real samples with --inputs",
+            fix="Give real samples with --inputs; the drawn ones may not be valid",
         ) from None
 
     def _recorded(self, probe: Mapping[str, Array]) -> _Path:
@@ -340,10 +343,14 @@ class TorchAdapter(BatchedAdapter):
 
 
 def _unseen(path: _Path) -> Iterator[dict[str, str]]:
-    """Say where numbers left PyTorch and came back: what made them may be a layer, and is not seen."""
+    """Say where layers may be that cannot be told: behind numbers from elsewhere, and of packed sequences."""
     for name in path.moving:
         what = f"a tensor of shape {path.trace.shapes[name]}"
-        yield {"layer": "", "name": what, "why": "it depends on the samples and was not computed by PyTorch"}
+        yield {"layer": "", "name": what, "why": "what the model computes outside PyTorch is not seen"}
+    for call in path.trace.calls:
+        if call.op_type.startswith(PACKED):
+            why = "recurrent layers of packed sequences are not extracted, whose steps have no fixed place"
+            yield {"layer": "", "name": call.name or call.op_type, "why": why}
 
 
 def _equal(a: Tensor, b: Tensor, *, exactly: bool = True) -> bool:

@@ -176,6 +176,8 @@ _ORDER: Mapping[str, Sequence[str]] = {
 }
 """Arguments in the order of ONNX where PyTorch's differs."""
 
+PACKED = "Packed"
+"""Begins the names of recurrent ops on packed sequences, which the layer rule does not know."""
 _WITH_SCALARS = frozenset({"Add", "Sub", "Mul", "Div"})
 _SHAPE_ONLY = frozenset(
     ["zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_full", "new_empty"]
@@ -192,6 +194,8 @@ def base_name(func: Any) -> str:
 def op_type(func: Any, arguments: Mapping[str, Any]) -> str:
     """Return what ONNX calls an operator; its own name in CamelCase where ONNX has no such one."""
     name = base_name(func)
+    if "batch_sizes" in arguments:
+        return PACKED + _NAMES.get(name, name)
     if name in {"convolution", "_convolution"} and arguments.get("transposed"):
         return "ConvTranspose"
     if name in {"div", "divide"} and arguments.get("rounding_mode"):

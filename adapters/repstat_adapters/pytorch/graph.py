@@ -66,7 +66,9 @@ class _Names:
     def layer(self, index: int, weight: str) -> str:
         name = self._parameter(weight)
         match = _PARAMETER.fullmatch(name)
-        scope = match["scope"] if match else name.rpartition(".")[0]
+        scope = match["scope"] if match else name
+        if scope.startswith("weight"):  # of the model itself
+            scope = ""
         return plain_name(scope).removesuffix(".parametrizations") or self.join(index)
 
     def join(self, index: int) -> str:

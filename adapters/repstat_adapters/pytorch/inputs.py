@@ -143,6 +143,9 @@ def _takes_of(module: Any, kind: str, dtype: np.dtype[Any]) -> Iterator[_Guess]:
         yield dtype, (None, None, module.weight_ih_l0.shape[1])
     elif kind in _CELLS:
         yield dtype, (None, module.weight_ih.shape[1])
+        yield dtype, (None, None, module.weight_ih.shape[1])
+    elif kind == "Bilinear":
+        yield from ((dtype, (None, n)) for n in shape[1:])
     elif kind in _ATTENTION:
         yield dtype, (None, None, module.out_proj.weight.shape[0])
     elif kind.startswith("ConvTranspose") and kind in _CONVS:

@@ -19,6 +19,10 @@ from repstat_adapters.pytorch.replay import Replay
 _LONGEST = 400
 
 
+class ModelFailedError(InputRefusedError):
+    """The model itself raises an error on a batch, which may be the batch's fault."""
+
+
 class Runner:
     """Runs one module.
 
@@ -122,7 +126,7 @@ class Runner:
                 what="memory ran out", path=self.path, why=text, fix="Use a smaller --batch-size"
             )
         hints = [hint for spec in specs for hint in _differences(spec, feeds[spec.name])]
-        return InputRefusedError(
+        return ModelFailedError(
             what="the model fails on a batch",
             path=self.path,
             why="; ".join([f"{type(error).__name__}: {text}", *hints]),

@@ -46,6 +46,8 @@ class Source:
         Whether the file was read with the power to run code.
     notes
         What a user should know.
+    inside
+        Where in a checkpoint its weights were: ``['model_state_dict']``.
     shapes
         Of weights from a checkpoint, by name.
     """
@@ -57,6 +59,7 @@ class Source:
     specs: tuple[InputSpec, ...] | None = None
     trusted: bool = False
     notes: list[str] = field(default_factory=list)
+    inside: str = ""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
@@ -195,9 +198,15 @@ def _from_weights(content: Any, path: Path, options: AdapterOptions, *, trusted:
     model = _usable(unwrapped(model), path)
     own = model.state_dict()
     loaded = load_weights(model, state, path, name)
-    notes = [f"weights were under {place}"] if place else []
-    notes += [note for note in [rounded(loaded, own)] if note]
-    return Source(model, "weights", path, trusted=trusted, notes=notes, shapes=signature(loaded))
+    return Source(
+        model,
+        "weights",
+        path,
+        trusted=trusted,
+        notes=[note for note in [rounded(loaded, own)] if note],
+        inside=place,
+        shapes=signature(loaded),
+    )
 
 
 def _usable(model: nn.Module, path: Path | None) -> nn.Module:
