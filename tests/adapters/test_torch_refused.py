@@ -199,7 +199,7 @@ def _fails() -> None:
         ("nowhere.at.all:f", "cannot import the model factory 'nowhere.at.all:f'.*ModuleNotFoundError"),
         ("tests.adapters.torch_models:Nobody", "there is no 'Nobody' in the module"),
         ("tests.adapters.torch_models:__doc__", "is not a function"),
-        (_fails, "factory .*_fails fails.*RuntimeError: no data folder"),
+        (_fails, "factory .*_fails failed.*RuntimeError: no data folder"),
         (dict, "returns no torch.nn.Module.*builtins.dict"),
     ],
 )

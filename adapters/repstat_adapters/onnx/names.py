@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import onnx
 
 from repstat_adapters.onnx.graph import Graph
+from repstat_adapters.shared.scopes import without_model, without_op
 
 _PARAMETER = re.compile(r"(?P<scope>.+)[._](weights?|kernel|w|W)([._]\w+)?(:0)?")
 _ANONYMOUS = re.compile(r"(onnx::|(val|const|constant|parameter|tensor|_v)_?\d)|\d+$", re.IGNORECASE)
-_TF_TAIL = re.compile(
-    r"(/(ReadVariableOp|MatMul|Conv\dD|ExpandDims|Cast|Tensordot|BiasAdd|kernel|concat)(_\d+)?)+$"
-)
-_TF_MODEL = re.compile(r"(StatefulPartitionedCall/)?(functional|sequential|model)(?P<call>_\d+)?/")
 _CONSTANT_CHAIN_LIMIT = 8
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -50,19 +47,10 @@ def _from_weight(weight: str) -> str:
     if _ANONYMOUS.match(weight):
         return ""
     plain = weight.removesuffix(":0")
-    if "/" in plain and (cut := _TF_TAIL.sub("", plain)) != plain:
-        return _without_model(cut)
+    if "/" in plain and (cut := without_op(plain)) != plain:
+        return without_model(cut)
     match = _PARAMETER.fullmatch(plain)
     return match["scope"] if match else ""
-
-
-def _without_model(path: str) -> str:
-    """``functional_1/h1_1`` is Keras' layer ``h1``, traced a second time."""
-    match = _TF_MODEL.match(path)
-    if match is None or match.end() == len(path):
-        return path
-    rest = path[match.end() :]
-    return rest.removesuffix(match["call"]) if match["call"] else rest
 
 
 def _from_metadata(node: onnx.NodeProto) -> str:
@@ -75,4 +63,4 @@ def _from_scope(node: onnx.NodeProto) -> str:
     scope, slash, _ = node.name.rpartition("/")
     if not slash or not scope.strip("/"):
         return ""
-    return scope.rpartition("/")[2] if scope.startswith("/") else _without_model(scope)
+    return scope.rpartition("/")[2] if scope.startswith("/") else without_model(scope)

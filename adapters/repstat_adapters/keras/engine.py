@@ -1,0 +1,137 @@
+"""What runs a Keras model: one engine per backend, behind one interface."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from repstat.adapter import AdapterOptions, Array
+from repstat_adapters.keras.framework import Framework
+from repstat_adapters.keras.inputs import Inputs
+from repstat_adapters.keras.tf_device import Device, choose_tf_device
+from repstat_adapters.keras.tf_graph import Graph, Traced
+from repstat_adapters.keras.tf_session import Session
+from repstat_adapters.keras.tf_trace import trace
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model whose calls are known.
+
+    Parameters
+    ----------
+    graph
+        The calls.
+    dtypes
+        By tensor, the name of its dtype inside the model.
+    nested
+        Ops with weights that cannot be recorded.
+    """
+
+    graph: Graph
+    dtypes: Mapping[str, str]
+    nested: Sequence[str] = ()
+
+
+class Engine(Protocol):
+    """Runs one model."""
+
+    device: Device
+
+    def prepare(self, feeds: Mapping[str, Array] | None) -> Prepared:
+        """Find the calls of the model; `feeds` tell the shapes that it does not declare."""
+
+    def run(
+        self, feeds: Mapping[str, Array], targets: Sequence[str], noise: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Return tensors by name, before their own noise."""
+
+    def refresh(self) -> None:
+        """Take over the model's weights as they are now."""
+
+    def close(self) -> None:
+        """Release what is held."""
+
+
+class TensorFlowEngine:
+    """Traces a ``keras.Model`` once per kind of batch, and runs the graph in a session of its own."""
+
+    def __init__(
+        self, model: Any, inputs: Inputs, framework: Framework, options: AdapterOptions, path: Path | None
+    ) -> None:
+        self._model, self._inputs, self._framework, self._path = model, inputs, framework, path
+        self.device = choose_tf_device(framework.runner, options)
+        self._key: Any = None
+        self._session: Session | None = None
+
+    def prepare(self, feeds: Mapping[str, Array] | None) -> Prepared:
+        """See `Engine`."""
+        shapes = [self._shape(spec.name, feeds) for spec in self._inputs.specs]
+        if self._session is None or self._key != shapes:
+            self.close()
+            traced = trace(self._model, self._inputs, shapes, self._framework, self._path)
+            self._session = self._opened(traced)
+            self._key = shapes
+        traced = self._session.traced
+        return Prepared(traced.graph, traced.dtypes, traced.nested)
+
+    def run(
+        self, feeds: Mapping[str, Array], targets: Sequence[str], noise: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """See `Engine`."""
+        assert self._session is not None  # a plan is made before anything runs
+        return self._session.run([feeds[spec.name] for spec in self._inputs.specs], targets, noise)
+
+    def refresh(self) -> None:
+        """See `Engine`. A graph whose weights are constants is traced anew when it is needed."""
+        if self._session is None:
+            return
+        if self._session.traced.captures:
+            self._session.load()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """See `Engine`."""
+        if self._session is not None:
+            self._session.close()
+        self._session = self._key = None
+
+    def _opened(self, traced: Traced) -> Session:
+        session = Session(self._framework.runner, traced, self.device.name, self._path)
+        session.load()
+        return session
+
+    def _shape(self, name: str, feeds: Mapping[str, Array] | None) -> tuple[tuple[int | None, ...], str]:
+        spec = next(spec for spec in self._inputs.specs if spec.name == name)
+        if spec.declared or feeds is None:
+            return spec.shape, spec.dtype.name
+        return (None, *feeds[name].shape[1:]), feeds[name].dtype.name
+
+
+class FrozenEngine:
+    """Runs a graph that holds its weights, as a SavedModel gives it."""
+
+    def __init__(self, traced: Traced, inputs: Inputs, tf: Any, options: AdapterOptions, path: Path) -> None:
+        self.device = choose_tf_device(tf, options)
+        self._names = [spec.name for spec in inputs.specs]
+        self._session = Session(tf, traced, self.device.name, path)
+        self._session.load()
+
+    def prepare(self, feeds: Mapping[str, Array] | None) -> Prepared:
+        """See `Engine`."""
+        traced = self._session.traced
+        return Prepared(traced.graph, traced.dtypes, traced.nested)
+
+    def run(
+        self, feeds: Mapping[str, Array], targets: Sequence[str], noise: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """See `Engine`."""
+        return self._session.run([feeds[name] for name in self._names], targets, noise)
+
+    def refresh(self) -> None:
+        """See `Engine`. Nothing can change."""
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self._session.close()

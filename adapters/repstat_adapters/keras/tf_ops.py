@@ -1,0 +1,111 @@
+"""TensorFlow's ops in ONNX's vocabulary."""
+
+import re
+from collections.abc import Mapping
+
+OPS: Mapping[str, str] = {
+    "Add": "Add",
+    "AddN": "Sum",
+    "AddV2": "Add",
+    "AvgPool": "AveragePool",
+    "AvgPool3D": "AveragePool",
+    "BatchMatMul": "MatMul",
+    "BatchMatMulV2": "MatMul",
+    "BatchMatMulV3": "MatMul",
+    "BiasAdd": "Add",
+    "BiasAddV1": "Add",
+    "CheckNumerics": "Identity",
+    "ConcatV2": "Concat",
+    "Conv": "Conv",
+    "Conv2D": "Conv",
+    "Conv2DBackpropInput": "ConvTranspose",
+    "Conv2DBackpropInputV2": "ConvTranspose",
+    "Conv3D": "Conv",
+    "Conv3DBackpropInputV2": "ConvTranspose",
+    "DepthwiseConv2dNative": "Conv",
+    "EnsureShape": "Identity",
+    "Erfc": "Erf",
+    "ExpandDims": "Unsqueeze",
+    "FusedBatchNorm": "BatchNormalization",
+    "FusedBatchNormV2": "BatchNormalization",
+    "FusedBatchNormV3": "BatchNormalization",
+    "GatherV2": "Gather",
+    "IdentityN": "Identity",
+    "Maximum": "Max",
+    "MaxPool": "MaxPool",
+    "MaxPool3D": "MaxPool",
+    "MaxPoolV2": "MaxPool",
+    "Mean": "ReduceMean",
+    "Minimum": "Min",
+    "PreventGradient": "Identity",
+    "RealDiv": "Div",
+    "Relu6": "Clip",
+    "ResourceGather": "Gather",
+    "Snapshot": "Identity",
+    "Square": "Pow",
+    "StopGradient": "Identity",
+    "While": "Loop",
+    "StatelessWhile": "Loop",
+}
+"""Where the names differ. Gelu through Erfc is spelled as with Erf."""
+
+DATA_THIRD = frozenset({"Conv2DBackpropInput", "Conv2DBackpropInputV2", "Conv3DBackpropInputV2"})
+"""Transposed convolutions take the shape of the result first and the data last."""
+
+SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank"})
+"""Their results depend on how many samples there are, not on the samples."""
+
+_RANDOM = re.compile(
+    r"(Stateless|Stateful)?(Random|Multinomial|ParameterizedTruncatedNormal|TruncatedNormal|StandardNormal"
+    r"|Uniform|Binomial|Poisson)\w*|RngReadAndSkip|NonDeterministicInts"
+)
+_NOT_RANDOM = frozenset(
+    {"UniformQuantize", "UniformDequantize", "UniformQuantizedAdd", "RandomShuffleQueueV2"}
+)
+_SAVER = frozenset(
+    {
+        "MergeV2Checkpoints",
+        "RestoreV2",
+        "SaveV2",
+        "ShardedFilename",
+    }
+)
+_FILES = re.compile(
+    r"(Read|Write)File|MatchingFiles|\w*ReaderV?\d?|\w*RecordDataset\w*|\w*LineDataset\w*|CSVDataset\w*"
+    r"|Save\w*|Restore\w*|MergeV2Checkpoints|ShardedFilename|\w*PyFunc\w*|PrintV?2?|\w*Summary\w*"
+    r"|InitializeTableFromTextFile\w*|LoadAndRemapMatrix|LoadDataset|SnapshotDataset\w*|CacheDataset\w*"
+    r"|DataService\w*|RemoteCall|Rpc\w*|TryRpc|_?(Host)?(Send|Recv)|\w*DebugIdentity\w*|\w*Sql\w*"
+)
+_WRITES = re.compile(
+    r"Assign\w*|Resource(Scatter|Apply|SparseApply)\w*|ScatterUpdate\w*|Variable(V2)?Assign\w*"
+)
+
+
+def onnx_name(op_type: str) -> str:
+    """Return what ONNX calls an op, or its own name."""
+    return OPS.get(op_type, op_type)
+
+
+def is_random(op_type: str) -> bool:
+    """Whether an op draws random numbers."""
+    return op_type not in _NOT_RANDOM and _RANDOM.fullmatch(op_type) is not None
+
+
+def touches_files(op_type: str) -> bool:
+    """Whether an op reads or writes files, runs Python, or talks to other machines."""
+    return _FILES.fullmatch(op_type) is not None
+
+
+def is_saver(op_type: str) -> bool:
+    """Whether an op is of those that TensorFlow itself saves and restores variables with."""
+    return op_type in _SAVER
+
+
+def writes_files(op_type: str) -> bool:
+    """Whether an op of those writes."""
+    return op_type in _SAVER - {"RestoreV2"}
+
+
+def writes_variables(op_type: str) -> bool:
+    """Whether an op changes the state of a model."""
+    return _WRITES.fullmatch(op_type) is not None
