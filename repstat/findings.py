@@ -59,7 +59,7 @@ class Why(StrEnum):
     NO_ERROR = "its error is not known"
     FEW_REALIZATIONS = "too few realizations"
     FEW_CHECKPOINTS = "fewer than five checkpoints"
-    NO_TREND = "no steady decline"
+    NO_TREND = "too few checkpoints, or too unsteady, for a decline"
     NOT_LEARNED = "the training taught the network nothing"
     LEARNING_UNKNOWN = "whether the network learned is not known"
 
