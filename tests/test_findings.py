@@ -116,7 +116,7 @@ def test_an_untrained_network_is_not_said_to_fall() -> None:
         beyond += fall.fall > fall.threshold * fall.std_error
         naive += fall.fall > 1.96 * fall.std_error
     assert beyond <= 4 + 4 * 2
-    assert naive > 800
+    assert naive > 700  # a fifth of them, by simulation
 
 
 def test_networks_drawn_anew_at_each_checkpoint_have_no_trend() -> None:

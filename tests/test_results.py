@@ -374,7 +374,7 @@ BREAKS = {
         lambda f: put_texts(f["scatters/0000"], layer="L9"),
         "scatters/0000 @layer: there is no layer 'L9'",
     ),
-    "scatter axes": (replaced("scatters/0000/axes", texts(["x"])), "axes: its shape is (1,), expected 2 axes"),
+    "scatter axes": (replaced("scatters/0000/axes", texts(["x"])), "axes: its shape is (1,), expected 2"),
     "scatter frames": (replaced("scatters/0000/shown", np.ones(3)), "shown: its shape is (3,)"),
     "scatter labels": (replaced("scatters/0000/labels", [1, 2]), "labels: its shape is (2,)"),
     "scatter too early": (attribute("schema_version", [1, 0]), "scatters: the format has nothing of this"),
