@@ -9,10 +9,11 @@ clustering at a scale.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import hypot, isfinite, sqrt
+from math import hypot, isfinite
 from statistics import NormalDist
 
-from repstat.rank import MIN_POINTS, RankCorrelation, decline, rank_correlation
+from repstat.learning import TREND, Learning, learning_of
+from repstat.rank import RankCorrelation, decline, rank_correlation
 from repstat.results import SATURATION_MARGIN_NATS, Results, Row, Status
 
 ALARM_ERRORS, ALARM_NATS = 4.0, 0.01
@@ -20,15 +21,6 @@ ALARM_ERRORS, ALARM_NATS = 4.0, 0.01
 
 CHANCE = 1e-3
 """How often a trajectory that stays where it is may be said to fall beyond its error."""
-
-TREND = 0.01
-"""How often one that wanders without direction may be said to decline."""
-
-LEARNED_LOSS, LEARNED_ACCURACY = 0.1, 0.05
-"""A loss has fallen that lost a tenth of itself; an accuracy has risen that gained this much."""
-
-APART_ERRORS = 4.0
-"""Neighbours share their class beyond chance by this many of the errors that shuffled labels would have."""
 
 CLUSTERING = (
     "distance_ratio",
@@ -119,35 +111,6 @@ class Fall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learning:
-    """Whether the training taught the network something, as far as the results tell.
-
-    Parameters
-    ----------
-    metric
-        The recorded loss or accuracy that was looked at, one of a test set before one of the training set.
-    first, best
-        Its first value, and its best.
-    improves
-        Whether it improves, steadily and by enough; None without a metric at enough checkpoints.
-    apart
-        Whether neighbours in some layer share their class beyond chance at the last checkpoint; None without.
-    """
-
-    metric: str = ""
-    first: float | None = None
-    best: float | None = None
-    improves: bool | None = None
-    apart: bool | None = None
-
-    @property
-    def learned(self) -> bool | None:
-        """No if any evidence says no, yes if some says yes, None without evidence."""
-        known = [fact for fact in (self.improves, self.apart) if fact is not None]
-        return all(known) if known else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Together:
     """Two series of one layer (or a series and a metric) along the trajectory.
 
@@ -205,7 +168,7 @@ class Findings:
 
 def find(results: Results) -> Findings:
     """Return what the results show; equal results give equal findings."""
-    learning = _learning(results)
+    learning = learning_of(results)
     series = {layer: _series(results, layer) for layer in results.layers}
     falls = [
         _guarded(_fall(layer, quantity, scale, rows), learning)
@@ -323,55 +286,11 @@ def _error(row: Row) -> float:
     return row.std_error or 0.0
 
 
-def _learning(results: Results) -> Learning:
-    name, sign = _metric(results.metrics)
-    # Of an accuracy, the negative falls.
-    values = [sign * value for value in results.metrics.get(name, ()) if isfinite(value)]
-    first = best = improves = None
-    if len(values) >= MIN_POINTS:
-        first, best = values[0], min(values)
-        gain = first - best
-        enough = gain >= (LEARNED_LOSS * abs(first) if sign > 0 else LEARNED_ACCURACY)
-        steady = decline(values)
-        improves = enough and steady is not None and steady <= TREND
-    last = len(results.steps) - 1
-    neighbours = [row for row in results.rows if row.quantity == "knn_agreement" and row.checkpoint == last]
-    excess = [_beyond_chance(row) for row in neighbours if row.value is not None]
-    return Learning(
-        metric=name,
-        first=None if first is None else sign * first,
-        best=None if best is None else sign * best,
-        improves=improves,
-        apart=max(excess) > APART_ERRORS if excess else None,
-    )
-
-
-def _metric(metrics: Mapping[str, Sequence[float]]) -> tuple[str, float]:
-    """Return the name of what shows learning best, and the sign with which it falls."""
-    held_out = [name for name in metrics if any(word in name.lower() for word in ("test", "val"))]
-    for among in (held_out, list(metrics)):
-        for words, sign in ((("loss", "error", "cross"), 1.0), (("acc",), -1.0)):
-            for name in among:
-                if any(word in name.lower() for word in words):
-                    return name, sign
-    return "", 1.0
-
-
-def _beyond_chance(row: Row) -> float:
-    """Return by how many errors of shuffled labels neighbours agree more than by chance.
-
-    Under shuffled labels the variance of the agreement is at most about twice that of as many independent
-    pairs, since two samples can be neighbours of each other.
-    """
-    chance, n = float(row.params["chance"]), int(row.params["n_queries"]) * int(row.params["k"])
-    return (_value(row) - chance) / sqrt(2.0 * chance * (1.0 - chance) / n) if 0.0 < chance < 1.0 else 0.0
-
-
 def _together(layer: str, series: Series) -> Iterator[Together]:
     """Yield the correlations between information, binned entropy and clustering of one layer."""
     ranks = {"mi_input": 0, "binned_mi_input": 1} | dict.fromkeys(CLUSTERING, 2)
-    for first, rows in series.items():
-        for second, others in series.items():
+    for second, others in series.items():
+        for first, rows in series.items():
             if ranks[first[0]] < ranks[second[0]]:
                 values = {row.checkpoint: _value(row) for row in others if row.value is not None}
                 pair = _pair(layer, first, _name(second), rows, values)

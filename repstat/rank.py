@@ -66,10 +66,11 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> RankCor
     n = len(first)
     if n < MIN_POINTS:
         return RankCorrelation(value=None, n=n, reason=f"fewer than {MIN_POINTS} checkpoints")
+    # The second series is the one that is shuffled: callers keep it while the first changes.
     a, b = _standard_ranks(first), _standard_ranks(second)
     if a is None or b is None:
         return RankCorrelation(value=None, n=n, reason="one of them is constant")
-    value, shuffled = float(a @ b), a[_orders(n)] @ b
+    value, shuffled = float(a @ b), _shuffled(b.tobytes()) @ a
     tail = (1.0 - COVERAGE) / 2.0
     low, high = np.quantile(shuffled, [tail, 1.0 - tail])
     return RankCorrelation(
@@ -88,7 +89,7 @@ def decline(values: Sequence[float]) -> float | None:
     ranks, places = _standard_ranks(values), _standard_ranks(range(len(values)))
     if ranks is None or places is None:
         return 1.0
-    shuffled = ranks[_orders(len(values))] @ places
+    shuffled = _shuffled(places.tobytes()) @ ranks
     return _share(shuffled <= float(ranks @ places) + 1e-12, len(values))
 
 
@@ -105,6 +106,13 @@ def _standard_ranks(values: Sequence[float]) -> NDArray[np.float64] | None:
     ranks -= ranks.mean()
     norm = float(np.linalg.norm(ranks))
     return ranks / norm if norm > 0.0 else None
+
+
+@lru_cache(maxsize=6)
+def _shuffled(ranks: bytes) -> NDArray[np.float64]:
+    """Return a series of ranks in all the orders, shape (n_orders, n); one serves many correlations."""
+    values = np.frombuffer(ranks, np.float64)
+    return values[_orders(len(values))]
 
 
 @lru_cache(maxsize=8)
