@@ -6,10 +6,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 FIXTURE := fixtures/twelve_bit
 
-.PHONY: help demo test lint format types bench docs clean
+# Figures of these runs are in docs/reliability.md.
+CRASH_TESTS := tests/store/test_boundaries.py tests/store/test_faults.py tests/store/test_machine.py tests/cli/test_kills.py
+
+.PHONY: help demo test crash-test lint format types bench docs clean
 
 help:            ## list the verbs
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"repstat needs python3 >= 3.11, found {v.major}.{v.minor}; name another with: make PYTHON=python3.12 ...")'
@@ -36,6 +39,9 @@ demo: $(VENV)/.base  ## extract and analyse the real training trajectory in fixt
 
 test: $(VENV)/.dev  ## the whole test suite, with every framework
 	REPSTAT_REQUIRE_ALL=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+crash-test: $(VENV)/.dev  ## every write boundary, loss of power, fault and 200 kills of an extraction (20 minutes)
+	$(BIN)/python -m pytest -m crash $(CRASH_TESTS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## ruff and import-linter
 	$(BIN)/ruff check .

@@ -36,14 +36,17 @@ class Table:
 
     def markdown(self) -> str:
         """Return the section as Markdown."""
+        return "\n\n".join(filter(None, [f"## {self.title}", self.before, self.grid(), self.after]))
+
+    def grid(self) -> str:
+        """Return the table alone."""
         for row in self.rows:
             if len(row) != len(self.columns):
                 msg = f"{self.title!r}: found {len(row)} cells, expected {len(self.columns)}: {row}"
                 raise ValueError(msg)
         head = _line([column.rstrip("|") for column in self.columns])
         rule = "|" + "|".join("---:" if column.endswith("|") else "---" for column in self.columns) + "|"
-        lines = "\n".join([head, rule, *(_line(row) for row in self.rows)])
-        return "\n\n".join(filter(None, [f"## {self.title}", self.before, lines, self.after]))
+        return "\n".join([head, rule, *(_line(row) for row in self.rows)])
 
 
 def _line(cells: Sequence[str]) -> str:

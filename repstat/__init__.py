@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from repstat.estimators import pairwise_bounds as pairwise_bounds
     from repstat.estimators import sample_propagation_mi as sample_propagation_mi
     from repstat.extraction import extract as extract
+    from repstat.importing import import_arrays as import_arrays
     from repstat.recording import Recorder as Recorder
     from repstat.results import Estimate as Estimate
     from repstat.results import Results as Results
@@ -52,6 +53,7 @@ _HOMES = {
     "binned_mi": "repstat.estimators",
     "clustering": "repstat.clustering",
     "extract": "repstat.extraction",
+    "import_arrays": "repstat.importing",
     "merge": "repstat.store",
     "noisy_mi": "repstat.estimators",
     "open_results": "repstat.store.results_file",

@@ -15,22 +15,22 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from repstat.autoscale import MAX_CHECKPOINTS, pick_levels
-from repstat.cell import Conditional, Outcome, Scales, Settings, Task, compute, first_pass
-from repstat.clustering import Clustering, distance_edges
+from repstat.cell import Conditional, Outcome, Settings, Task, compute
+from repstat.clustering import Clustering
+from repstat.clustering.scatter import choose_points
 from repstat.errors import ResourceError, UsageError
 from repstat.estimators import Backend, Binning, rise
 from repstat.progress import Progress, Silent
-from repstat.results import Histogram, Results, Row, Status
-from repstat.scales import AUTO, NoiseLevel, parse_noise, pooled_std
+from repstat.results import Histogram, Results, Row, Scatter, Status
+from repstat.scales import AUTO, parse_noise
 from repstat.selection import select_layers
-from repstat.store import LayerView, Store, open_store
+from repstat.shared_scales import fix_scales
+from repstat.store import Store, open_store
 from repstat.version import __version__
 from repstat.workers import process_pool
 
-ESTIMATORS = ("noisy", "binned", "clustering")
+ESTIMATORS = ("noisy", "binned", "clustering", "profile")
 DEFAULT_BINNING = "count:30"
 
 
@@ -64,7 +64,7 @@ def analyze(
     binning
         One or more binnings, or their text: ``szt``, ``width:0.07``, ``count:30``, ``quantile:30``.
     estimators
-        Any of ``noisy``, ``binned`` and ``clustering``.
+        Any of ``noisy``, ``binned``, ``clustering`` and ``profile``.
     layers
         Selectors, see `repstat.selection`; by default every layer in the store.
     steps
@@ -182,7 +182,7 @@ def _analyze(
     tasks = (
         Task(store.path, view.key, step, position, settings, scales)
         for view in views
-        for scales in [_fix_scales(store, view, settings)]
+        for scales in [fix_scales(store, view, settings)]
         for position, step in enumerate(chosen)
     )
     outcomes = []
@@ -202,6 +202,11 @@ def _analyze(
             histogram
             for view, found in zip(views, per_layer, strict=True)
             for histogram in _stack_histograms(view.key, [o.clustering for o in found if o.clustering])
+        ),
+        scatters=tuple(
+            scatter
+            for view, found in zip(views, per_layer, strict=True)
+            for scatter in _stack_scatters(view.key, found, store, settings.seed)
         ),
         steps=tuple(chosen),
         epochs=tuple(c.epoch for c in checkpoints),
@@ -278,62 +283,6 @@ def _choose_steps(store: Store, steps: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(step for step in store.steps if step in set(steps))
 
 
-def _fix_scales(store: Store, view: LayerView, settings: Settings) -> Scales:
-    steps = store.steps
-
-    def blocks() -> Iterator[NDArray[Any]]:
-        return (view.at(step=step).read() for step in steps)
-
-    if store.noise is not None:
-        return _fix_noisy_scales(view, steps, settings)
-    noise, spread = settings.noise, 0.0
-    if "noisy" in settings.estimators and any(level.relative for level in noise):
-        spread = pooled_std(blocks())
-        noise = tuple(dict.fromkeys(_levels(view, steps, noise, spread)))
-    return Scales(
-        noise=noise,
-        noise_std=tuple(level.std(spread) for level in noise),
-        bin_edges=tuple(
-            binning.edges(blocks()) if "binned" in settings.estimators else None
-            for binning in settings.binnings
-        ),
-        distance_edges=distance_edges(blocks()) if "clustering" in settings.estimators else np.empty(0),
-    )
-
-
-def _fix_noisy_scales(view: LayerView, steps: Sequence[int], settings: Settings) -> Scales:
-    """Return the edges of bins for all noisy passes, and those of distances for the first."""
-
-    def passes() -> Iterator[NDArray[Any]]:
-        for step in steps:
-            yield from view.at(step=step).read().reshape(-1, *view.at(step=step).shape[-2:])
-
-    def first() -> Iterator[NDArray[Any]]:
-        return (first_pass(view.at(step=step).read()) for step in steps)
-
-    return Scales(
-        noise=(),
-        noise_std=(),
-        bin_edges=tuple(
-            binning.edges(passes()) if "binned" in settings.estimators else None
-            for binning in settings.binnings
-        ),
-        distance_edges=distance_edges(first()) if "clustering" in settings.estimators else np.empty(0),
-    )
-
-
-def _levels(
-    view: LayerView, steps: Sequence[int], noise: Sequence[NoiseLevel], spread: float
-) -> Iterator[NoiseLevel]:
-    """Yield the noise levels of a layer, those that ``auto`` stands for in its place."""
-    for level in noise:
-        if level != AUTO:
-            yield level
-            continue
-        some = np.unique(np.linspace(0, len(steps) - 1, MAX_CHECKPOINTS).round().astype(int))
-        yield from pick_levels((view.at(step=steps[i]).read() for i in some), spread)
-
-
 def _stack_histograms(layer: str, clusterings: Sequence[Clustering]) -> Iterator[Histogram]:
     """Yield one histogram per quantity and relation; a checkpoint without pairs has zeros."""
     for quantity, summaries in (
@@ -347,12 +296,29 @@ def _stack_histograms(layer: str, clusterings: Sequence[Clustering]) -> Iterator
             yield Histogram(layer, quantity, relation, edges, np.stack(counts))
 
 
+def _stack_scatters(layer: str, found: Sequence[Outcome], store: Store, seed: int) -> Iterator[Scatter]:
+    """Yield the frames of a layer as one scatter, if clustering was asked for."""
+    frames = [outcome.frame for outcome in found if outcome.frame is not None]
+    if not frames:
+        return
+    samples, labels = choose_points(len(store.samples.index), seed), store.samples.labels
+    yield Scatter(
+        layer,
+        frames[0].axes,
+        samples,
+        np.full(len(samples), -1, np.int64) if labels is None else labels[samples],
+        np.stack([frame.coordinates for frame in frames]),
+        np.array([frame.shown for frame in frames]),
+    )
+
+
 def _provenance(store: Store, settings: Settings) -> dict[str, Any]:
     return {
         "repstat": __version__,
         "store": str(store.path),
         "inputs_sha256": store.samples.inputs_sha256,
         "inputs_source": store.samples.inputs_source,
+        "input_entropy": store.samples.input_entropy,
         "options": {
             "noise_std": [level.text for level in settings.noise],
             "binning": [str(binning) for binning in settings.binnings],

@@ -13,13 +13,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from repstat.clustering import Clustering, clustering
-from repstat.estimators import Binning, NoisyMI, binned_mi, noisy_mi, sample_propagation_mi
+from repstat.clustering import Clustering, Geometry, clustering, geometry
+from repstat.clustering.scatter import Axes, choose_points, project
+from repstat.estimators import Binning, NoisyMI, binned_mi, noise_profile, noisy_mi, sample_propagation_mi
+from repstat.estimators.noise_profile import SCALES
 from repstat.results import Estimate, Row
 from repstat.scales import NoiseLevel
 from repstat.store import Store, open_store
 
 SAMPLE_PROPAGATION = "sample_propagation_mi"
+
+SPACED_VALUES = 2**16
+"""Activations of which the rounding is looked at."""
 
 Conditional = Literal["sampled", "linearised"]
 """How h(T|X) of a noisy network is found: from the density of the realizations, or from their covariance."""
@@ -40,12 +45,14 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """What all checkpoints of one layer share: noise levels, the same in activation units, and edges."""
+    """What all checkpoints of one layer share: noise levels, the same in activation units, edges, axes."""
 
     noise: tuple[NoiseLevel, ...]
     noise_std: tuple[float, ...]
     bin_edges: tuple[Any, ...]
     distance_edges: NDArray[np.float64]
+    profile_std: tuple[float, ...] = ()
+    axes: Axes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +122,21 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """Coordinates of some samples at one checkpoint, (n_points, n_axes), and the variance that they show."""
+
+    axes: tuple[str, ...]
+    coordinates: NDArray[np.float64]
+    shown: float
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a task gives: rows, and the pair summaries if clustering was asked for."""
+    """What a task gives: rows, and if clustering was asked for the pair summaries and a frame."""
 
     rows: tuple[Row, ...]
     clustering: Clustering | None
+    frame: Frame | None
 
 
 @lru_cache(maxsize=1)
@@ -140,14 +157,25 @@ def compute(task: Task, store: Store | None = None) -> Outcome:
     else:
         rows = list(_measurement_rows(cell, labels, task, seed, store.samples.input_entropy))
     rows += _binned_rows(cell, labels, task, store.samples.input_entropy, noisy=store.noise is not None)
-    found = None
-    if "clustering" in task.settings.estimators:
+    rows += _profile_rows(cell, task, seed)
+    found = frame = None
+    if task.scales.axes is not None:
         # One subset of the samples for the whole trajectory, where there are too many for all pairs.
         found = clustering(
             first_pass(values), labels, seed=task.settings.seed, distance_edges=task.scales.distance_edges
         )
         rows += _clustering_rows(cell, found, task.settings.seed)
-    return Outcome(tuple(rows), found)
+        shape = geometry(first_pass(values), labels, _outputs(store, task.step), seed=task.settings.seed)
+        rows += _geometry_rows(cell, shape, task.settings.seed)
+        shown = first_pass(values)[choose_points(len(store.samples.index), task.settings.seed)]
+        frame = Frame(task.scales.axes.names, *project(shown, task.scales.axes))
+    return Outcome(tuple(rows), found, frame)
+
+
+def _outputs(store: Store, step: int) -> NDArray[Any] | None:
+    """Return the network's outputs at a step, if the store has one output layer."""
+    outputs = [view for view in store.layers.values() if view.kind == "output"]
+    return first_pass(outputs[0].at(step=step).read()) if len(outputs) == 1 else None
 
 
 def first_pass(values: NDArray[Any]) -> NDArray[Any]:
@@ -164,14 +192,23 @@ def _network_rows(cell: Cell, store: Store, task: Task, seed: int) -> Iterator[R
     labels = store.samples.labels
     reason = ""
     if std is None:
-        reason = "the layer has no noise of its own, and without it I(X;T) is infinite or ln n"
+        reason = (
+            "the layer has no noise of its own, which the estimator needs; where none reaches it either, "
+            "I(X;T) is infinite or ln n"
+        )
     elif store.n_realizations == 1 and store.conditional is None:
-        reason = "a single noisy pass does not tell h(T|X): extract with more realizations"
+        reason = (
+            "a single noisy pass does not tell h(T|X), nor whether noise of another layer reaches this one: "
+            "extract with more realizations"
+        )
+    else:
+        reason = _lost_in_rounding(cell.values, std)
     if std is None or reason:
         n_samples, n_units = first_pass(cell.values).shape
         nothing = Estimate.undefined(reason, n_samples=n_samples, n_units=n_units)
         for quantity in ("mi_input",) if labels is None else ("mi_input", "mi_label"):
-            yield cell.row(quantity, SAMPLE_PROPAGATION, nothing, {"noise": "none"}, noise_model="network")
+            known = {"noise": "none" if std is None else f"{std:g}"}
+            yield cell.row(quantity, SAMPLE_PROPAGATION, nothing, known, noise_std=std, noise_model="network")
         return
     repeated = store.layers[cell.layer].at(step=task.step).conditional
     samples = None if repeated is None or store.conditional is None else store.conditional.samples
@@ -196,7 +233,6 @@ def _network_rows(cell: Cell, store: Store, task: Task, seed: int) -> Iterator[R
         "n_repeated": found.n_repeated,
         "n_conditional": found.n_conditional,
         "conditional": settings.conditional,
-        "bias": found.bias,
         "halvings": ";".join(f"{r},{c}:{value:.6g}" for r, c, value in found.halvings),
     }
     for quantity, estimate in (
@@ -206,9 +242,28 @@ def _network_rows(cell: Cell, store: Store, task: Task, seed: int) -> Iterator[R
         ("mi_input_linearised", found.linearised),
     ):
         if estimate is not None:
+            bias = found.label_bias if quantity == "mi_label" else found.bias
             yield cell.row(
-                quantity, SAMPLE_PROPAGATION, estimate, params, noise_std=std, noise_model="network"
+                quantity,
+                SAMPLE_PROPAGATION,
+                estimate,
+                params | {"bias": bias},
+                noise_std=std,
+                noise_model="network",
             )
+
+
+def _lost_in_rounding(values: NDArray[Any], std: float) -> str:
+    """Return why noise so small never was in the network, or is none beside the rounding of the store."""
+    some = values.reshape(-1)[:: max(1, values.size // SPACED_VALUES)]
+    sizes = np.abs(some[np.isfinite(some) & (some != 0.0)])
+    step = float(np.median(np.spacing(sizes))) if sizes.size else 0.0
+    if std >= step:
+        return ""
+    return (
+        f"noise_std {std:g} is below the rounding of the {values.dtype.name} activations, {step:.2g}: added "
+        "to them it is lost. Extract with more noise, or with more precision"
+    )
 
 
 def _measurement_rows(
@@ -286,6 +341,38 @@ def _clustering_rows(cell: Cell, found: Clustering, seed: int) -> Iterator[Row]:
     for quantity, estimate in found.estimates.items():
         units = "activation" if quantity.endswith("_distance") else "1"
         yield cell.row(quantity, "clustering", estimate, params, units=units)
+
+
+def _geometry_rows(cell: Cell, found: Geometry, seed: int) -> Iterator[Row]:
+    """Yield the rows of neural collapse, neighbours, silhouette and dimension."""
+    searched: dict[str, Any] = {"n_total": found.n_total, "seed": seed, "n_queries": found.n_queries}
+    params: dict[str, dict[str, Any]] = {
+        "knn_agreement": searched | {"k": found.k, "chance": found.chance},
+        "silhouette": searched,
+        "participation_ratio": {"n_total": found.n_total, "seed": seed},
+    }
+    for quantity, estimate in found.estimates.items():
+        estimator = quantity if quantity in params else "neural_collapse"
+        yield cell.row(quantity, estimator, estimate, params.get(quantity, {}), units="1")
+
+
+def _profile_rows(cell: Cell, task: Task, seed: int) -> Iterator[Row]:
+    """Yield the effective number of clusters at every scale of the layer's profile."""
+    if not task.scales.profile_std:
+        return
+    subset_seed = task.settings.seed
+    found = noise_profile(cell.values, task.scales.profile_std, seed=seed, subset_seed=subset_seed)
+    common = {"seed": seed, "subset_seed": subset_seed, "n_total": found.n_total}
+    for scale, std, estimate in zip(SCALES, found.noise_std, found.clusters, strict=True):
+        yield cell.row(
+            "effective_clusters",
+            "noise_profile",
+            estimate,
+            {"scale": f"{scale:.3g}"} | common,
+            units="1",
+            noise_std=std,
+            noise_model="measurement",
+        )
 
 
 def _notes(notes: tuple[str, ...]) -> dict[str, Any]:

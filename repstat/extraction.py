@@ -16,10 +16,11 @@ import numpy as np
 from repstat.adapter import Adapter, AdapterOptions, Array, InputSpec, Layer, Reloadable
 from repstat.discovery import open_model
 from repstat.errors import InputRefusedError
-from repstat.passes import FIRST_CONDITIONAL, NoiseOptions
+from repstat.noise import FIRST_CONDITIONAL
+from repstat.passes import NoiseOptions
 from repstat.plan import Plan, plan_extraction, probe
 from repstat.progress import Progress, Silent
-from repstat.store import Checkpoint, CheckpointWriter, StoreWriter
+from repstat.store import Checkpoint, CheckpointWriter, OutputLock, StoreWriter, output_lock
 from repstat.version import __version__
 
 
@@ -101,28 +102,31 @@ def extract(
         One of its kinds; the message says what was found, what was expected and what to do.
     """
     several = isinstance(model, Sequence) and not isinstance(model, str | bytes)
-    plan = plan_extraction(
-        list(model) if several else [model],
-        inputs,
-        labels=labels,
-        layers=[layers] if isinstance(layers, str) else layers,
-        steps=steps,
-        metrics=metrics,
-        batch_size=batch_size,
-        dtype=dtype,
-        cast=cast,
-        noise=NoiseOptions(
-            noise_std=noise_std,
-            realizations=realizations,
-            conditional_samples=conditional_samples,
-            conditional_realizations=conditional_realizations,
-        ),
-        seed=seed,
-        options=options,
-    )
-    for note in plan.notes:
-        (progress or Silent()).note(note)
-    return run_extraction(plan, store, folder=folder, resume=resume, overwrite=overwrite, progress=progress)
+    with output_lock(store) as lock:
+        plan = plan_extraction(
+            list(model) if several else [model],
+            inputs,
+            labels=labels,
+            layers=[layers] if isinstance(layers, str) else layers,
+            steps=steps,
+            metrics=metrics,
+            batch_size=batch_size,
+            dtype=dtype,
+            cast=cast,
+            noise=NoiseOptions(
+                noise_std=noise_std,
+                realizations=realizations,
+                conditional_samples=conditional_samples,
+                conditional_realizations=conditional_realizations,
+            ),
+            seed=seed,
+            options=options,
+        )
+        for note in plan.notes:
+            (progress or Silent()).note(note)
+        return run_extraction(
+            plan, store, folder=folder, resume=resume, overwrite=overwrite, progress=progress, lock=lock
+        )
 
 
 def run_extraction(
@@ -133,10 +137,12 @@ def run_extraction(
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    lock: OutputLock | None = None,
 ) -> Path:
     """Compute what is missing of `plan` and write the store; return its path.
 
-    Finished checkpoints of an interrupted run are kept and verified, and only the others computed.
+    Finished checkpoints of an interrupted run are kept and verified, and only the others computed. `lock` is
+    that of `output`, where it was taken before the plan was made.
 
     Raises
     ------
@@ -161,6 +167,7 @@ def run_extraction(
         resume=resume,
         overwrite=overwrite,
         checkpoint_sha256=_file_hashes(plan),
+        lock=lock,
     )
     with writer:
         if writer.complete:

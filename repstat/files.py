@@ -9,6 +9,7 @@ import numpy as np
 
 from repstat.adapter import Array
 from repstat.errors import InputRefusedError, UsageError
+from repstat.tensors import read_npz
 
 _LABEL_HEADINGS = ("label", "labels", "class", "classes", "y", "target", "targets")
 _FORMATS = ".npy, .npz, FILE.h5:DATASET or .csv"
@@ -45,6 +46,24 @@ def read_arrays(text: str) -> dict[str, Array]:
         why=f"its suffix is {path.suffix or 'missing'!r}, expected {_FORMATS}",
         fix="Save the arrays with numpy.save or numpy.savez",
     )
+
+
+def read_data(
+    inputs_file: str | None, labels_file: str | None
+) -> tuple[dict[str, Array] | None, Array | None]:
+    """Read inputs and labels; an ``.npz`` of inputs may carry the labels.
+
+    Raises
+    ------
+    UsageError, InputRefusedError
+        As `read_arrays`.
+    """
+    arrays = read_arrays(inputs_file) if inputs_file else None
+    inner = arrays.pop("labels", None) if arrays and len(arrays) > 1 else None
+    if arrays and "inputs" in arrays:
+        # An .npz in repstat's own form may hold more than it needs: a train/test mask, class names.
+        arrays = {"inputs": arrays["inputs"]}
+    return arrays, read_labels(labels_file) if labels_file else inner
 
 
 def read_labels(text: str) -> Array:
@@ -108,13 +127,7 @@ def _unreadable(path: Path, error: Exception) -> InputRefusedError | UsageError:
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
-    with np.load(path, allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise InputRefusedError(
-                what="cannot read the arrays", path=path, why="it is not a zip archive of arrays",
-                fix="Save it with numpy.savez",
-            )  # fmt: skip
-        return {name: archive[name] for name in archive.files}
+    return {tensor.name: tensor.read() for tensor in read_npz(path)}
 
 
 def _read_csv(path: Path) -> Array:

@@ -204,6 +204,20 @@ def with_labels(inputs: Inputs, labels: Array | Sequence[Any] | None, source: st
     """
     if labels is None:
         return inputs
+    classes, names = label_classes(labels, inputs.n_samples, source)
+    return replace(inputs, labels=classes, class_names=names)
+
+
+def label_classes(
+    labels: Array | Sequence[Any], n_samples: int, source: str = "labels"
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the class of each sample, ``(n_samples,)``, and the names of the classes if labels are strings.
+
+    Raises
+    ------
+    InputRefusedError
+        Labels of another length, shape or kind.
+    """
     array = np.asarray(labels)
     if array.ndim == 2 and 1 in array.shape:
         array = array.ravel()
@@ -211,21 +225,21 @@ def with_labels(inputs: Inputs, labels: Array | Sequence[Any] | None, source: st
         raise InputRefusedError(
             what="labels have the wrong shape",
             path=source,
-            why=f"found {array.shape}, expected ({inputs.n_samples},)",
+            why=f"found {array.shape}, expected ({n_samples},)",
             fix="Give one class per sample; turn one-hot rows into classes with argmax(axis=1)",
         )
-    if len(array) != inputs.n_samples:
+    if len(array) != n_samples:
         raise InputRefusedError(
             what="labels have another length than the inputs",
             path=source,
-            why=f"found {len(array)} labels for {inputs.n_samples} samples",
+            why=f"found {len(array)} labels for {n_samples} samples",
             fix="Give one label per sample, in the same order",
         )
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind == "U":
         names, classes = np.unique(array, return_inverse=True)
-        return replace(inputs, labels=classes.astype(np.int64), class_names=tuple(names.tolist()))
+        return classes.astype(np.int64), tuple(names.tolist())
     whole = array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.floor(array)).all()
     large = array.dtype.kind in "uf" and array.size and np.abs(array).max() >= EXACT_INTEGERS
     if not (whole or array.dtype.kind in "iub") or large:
@@ -235,7 +249,7 @@ def with_labels(inputs: Inputs, labels: Array | Sequence[Any] | None, source: st
             why=f"found {array.dtype} values{' of 2^53 and above' if large else ''}, expected whole numbers",
             fix="Give the class of each sample; bin a continuous target first",
         )
-    return replace(inputs, labels=array.astype(np.int64))
+    return array.astype(np.int64), ()
 
 
 def _by_name(arrays: Mapping[str, Array], specs: Sequence[InputSpec], source: str) -> dict[str, Array]:

@@ -1,78 +1,81 @@
 """Noise inside a network that is ours: every number is a function of where it goes, and of nothing else.
 
 Frameworks draw from streams, so that noise depends on the batch size, on the order of the samples and on what
-was drawn before, and differs between frameworks and devices. Here a counter takes the place of the stream:
-Philox4x32-10 (Salmon et al., SC'11, doi:10.1145/2063384.2063405) maps a key and a counter to four words of 32
-bits.
+was drawn before, and differs between frameworks and devices. Here a counter decides: `repstat.philox` maps a
+key and a counter to four words of 64 bits.
 
-- *Key* (64 bits): NumPy's ``SeedSequence`` of the seed, spawned at constants of ours, the letter and the
+- *Key* (two words): NumPy's ``SeedSequence`` of the seed, spawned at constants of ours, the letter and the
   ordinal of the layer's key (``L003``).
-- *Counter* (four words): the block of four units; the low 32 bits of the sample; the low 32 bits of the
-  realization; bits 32 to 47 of the sample, and above them those of the realization. No two draws share one.
-- *Value*: one word each, as the uniform number (word + 1/2) / 2^32, through the inverse of the normal
-  distribution. Nothing is rejected, so unit u always takes word u mod 4 of block u div 4.
+- *Counter* (four words): sample + 1; the realization; the block of eight units; 0. From realization 2^40 on,
+  where few samples have many realizations: realization + 1; sample + 2^63; the block; 0. So what is drawn
+  together mostly has counters that follow one another, which is fast. No two draws share one.
+- *Value*: the transform of Box and Muller (1958, doi:10.1214/aoms/1177706645) of each word, in float32. Its
+  low half l gives the radius r = sqrt(-2 ln u) with u = (l + 1/2) / 2^32, its high half h, with a sign,
+  the angle t = pi h / 2^31. Word q of block j gives unit 8 j + q, r cos t, and unit 8 j + 4 + q, r sin t.
+  Nothing is rejected.
+
+Each step is rounded to float32: numbers near 0 are some 10^-7 apart, and one in 2^25 is 0. That is fine
+enough for networks in float64 too. The words are the same everywhere; the last bits of a number are those of
+NumPy's float32 log, sine and cosine on the machine.
 """
 
 import hashlib
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from math import prod
 from os import PathLike
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from repstat.adapter import Layer, Noise
 from repstat.errors import InputRefusedError, UsageError
+from repstat.philox import Rows, Words
 
-BIT_GENERATOR = "philox4x32-10"
-FARTHEST = 6.34
+BIT_GENERATOR = "philox4x64-10 box-muller"
+FARTHEST = 6.77
 """No standard normal number is farther from 0."""
+FIRST_CONDITIONAL = 2**40
+"""Realization number of the first pass of repeated inputs. From here on counters follow realizations."""
 
-_Words = NDArray[np.uint64]
+_Floats = NDArray[np.float32]
 
-_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_WEYL = 0x9E3779B9, 0xBB67AE85
-_ROUNDS = 10
-_HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+_UNITS = 8
+"""Of one block."""
 _SPAWN = 0x72657073, 0x6E6F6973
-_HIGH_BITS, _INDEX_BITS = 16, 48
-_SLICE = 1 << 14
-"""Blocks at a time: some ten arrays of 128 KiB, which stay in the cache."""
-_CHECKED_SAMPLES, _CHECKED_REALIZATIONS, _CHECKED_BLOCKS = (0, 1, 2**32), (0, 1, 2**32), (0, 1)
+_INDEX_BITS = 48
+_SLICE = 1 << 13
+"""Blocks at a time: words of 256 KiB and three arrays of half of that, which stay in the cache."""
+_GROUP = 8
+"""Blocks of a sample at a time, where there are many samples: the fewer, the longer the stream of each."""
+_NARROW = 16
+"""Up to so many units are written one after the other."""
+_REPEATED = np.uint64(1 << 63)
+_CHECKED_SAMPLES, _CHECKED_REALIZATIONS, _CHECKED_BLOCKS = (0, 1, 2**32), (0, 1, FIRST_CONDITIONAL), (0, 1)
 _RANGES = {name: np.finfo(name) for name in ("float16", "float32", "float64")}
 _RANGES["bfloat16"] = _RANGES["float32"]
 
 
-def philox(counter: Sequence[_Words], key: Sequence[int]) -> tuple[_Words, _Words, _Words, _Words]:
-    """Return the four words of Philox4x32-10 for each counter.
+class _Local(threading.local):
+    """Room for each thread: fresh memory would cost a small draw a third of its time."""
 
-    Parameters
-    ----------
-    counter
-        Four arrays of words below 2^32, of shapes that broadcast.
-    key
-        Two words.
-    """
-    a, b, c, d = counter
-    for number in range(_ROUNDS):
-        left, right = (np.uint64((k + number * w) & 0xFFFFFFFF) for k, w in zip(key, _WEYL, strict=True))
-        first, second = _MULTIPLIERS[0] * a, _MULTIPLIERS[1] * c
-        a, b, c, d = (
-            (second >> _HALF) ^ b ^ left,
-            second & _LOW,
-            (first >> _HALF) ^ d ^ right,
-            first & _LOW,
-        )
-    return a, b, c, d
+    def __init__(self) -> None:
+        self.words = np.empty(4 * _SLICE, np.uint64)
+        self.floats = np.empty((3, 4 * _SLICE), np.float32)
+
+
+_local = _Local()
 
 
 def standard_normal(
     seed: int, layer: str, realization: int | NDArray[np.int64], samples: NDArray[np.int64], n_units: int
-) -> NDArray[np.float64]:
+) -> _Floats:
     """Return standard normal numbers of shape ``(n_samples, n_units)``.
 
-    Beyond the result it takes a few MB.
+    Beyond the result it takes a few MB. Samples that follow one another are fastest, as are, from
+    `FIRST_CONDITIONAL` on, realizations of one sample.
 
     Parameters
     ----------
@@ -103,16 +106,18 @@ def standard_normal(
             why=f"found realizations of shape {passes.shape} for samples of shape {rows.shape}",
             fix="Give one number, or an array as long as the samples",
         )
-    out = np.empty((len(rows), n_units))
-    passes = np.broadcast_to(passes, rows.shape)
-    for part, first, last in _slices(len(rows), -(-n_units // 4)):
-        words = _words(key, rows[part], passes[part], np.arange(first, last))
-        block = out[part, 4 * first : 4 * last]
-        for i, word in enumerate(words):
-            column = block[:, i::4]
-            np.add(word[:, : column.shape[1]], 0.5, out=column)
-        block *= 2.0**-32
-        ndtri(block, out=block)
+    out = np.empty((len(rows), n_units), np.float32)
+    n_blocks = -(-n_units // _UNITS)
+    first, second = _counters(rows, passes)
+    for part, width in _parts(len(rows), n_blocks):
+        drawn = Rows(key, first[part], second[part])
+        for start in range(0, n_blocks, width):
+            blocks = range(start, min(start + width, n_blocks))
+            here = out[part, _UNITS * blocks.start : _UNITS * blocks.stop]
+            shape = len(blocks), len(here), 4
+            words = _local.words[: prod(shape)].reshape(shape)
+            drawn.draw(blocks, words)
+            _lay_out(_box_muller(words), here)
     return out
 
 
@@ -123,10 +128,12 @@ def checksum(seed: int, layers: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     samples, passes = np.meshgrid(_CHECKED_SAMPLES, _CHECKED_REALIZATIONS, indexing="ij")
+    counters = _counters(samples.ravel(), passes.ravel())
     for layer in sorted(set(layers)):
-        words = _words(_key(seed, layer), samples.ravel(), passes.ravel(), np.asarray(_CHECKED_BLOCKS))
+        words = np.empty((len(_CHECKED_BLOCKS), samples.size, 4), np.uint64)
+        Rows(_key(seed, layer), *counters).draw(range(len(_CHECKED_BLOCKS)), words)
         digest.update(f"{layer}\n".encode())
-        digest.update(np.stack(words, axis=-1).astype("<u4").tobytes())
+        digest.update(words.astype("<u8").tobytes())
     return digest.hexdigest()
 
 
@@ -214,6 +221,7 @@ def _check_level(layer: Layer, std: float, path: str | PathLike[str] | None) -> 
         )
 
 
+@lru_cache(maxsize=1024)
 def _key(seed: int, layer: str) -> list[int]:
     if re.fullmatch(r"[LR][0-9]+", layer) is None:
         raise UsageError(
@@ -224,7 +232,7 @@ def _key(seed: int, layer: str) -> list[int]:
     if seed < 0:
         raise UsageError(what=f"the seed {seed} of the noise is negative", fix="Give a number from 0")
     sequence = np.random.SeedSequence(seed, spawn_key=(*_SPAWN, ord(layer[0]), int(layer[1:])))
-    return [int(word) for word in sequence.generate_state(2, np.uint32)]
+    return [int(word) for word in sequence.generate_state(2, np.uint64)]
 
 
 def _check_indices(name: str, indices: NDArray[np.int64]) -> None:
@@ -241,18 +249,56 @@ def _check_indices(name: str, indices: NDArray[np.int64]) -> None:
     )
 
 
-def _slices(n_rows: int, n_blocks: int) -> Iterator[tuple[slice, int, int]]:
-    """Cut rows and blocks into pieces of at most `_SLICE` blocks."""
-    height = max(1, _SLICE // max(1, n_blocks))
+def _counters(samples: NDArray[np.int64], realizations: NDArray[np.int64]) -> tuple[Words, Words]:
+    """Return the first two words of the counter of each sample."""
+    rows, passes = samples.astype(np.uint64), realizations.astype(np.uint64)
+    repeated = passes >= FIRST_CONDITIONAL
+    if repeated.any():
+        first = np.where(repeated, passes, rows) + np.uint64(1)
+        return first, np.where(repeated, rows | _REPEATED, passes)
+    return rows + np.uint64(1), np.broadcast_to(passes, rows.shape)
+
+
+def _parts(n_rows: int, n_blocks: int) -> Iterator[tuple[slice, int]]:
+    """Cut the rows into parts, and say of how many blocks to take at a time."""
+    height = max(1, min(n_rows, _SLICE // max(1, min(n_blocks, _GROUP))))
     for start in range(0, n_rows, height):
-        for first in range(0, n_blocks, _SLICE):
-            yield slice(start, start + height), first, min(first + _SLICE, n_blocks)
+        yield slice(start, start + height), _SLICE // height
 
 
-def _words(
-    key: Sequence[int], samples: NDArray[np.int64], realizations: NDArray[np.int64], blocks: NDArray[np.int64]
-) -> tuple[_Words, _Words, _Words, _Words]:
-    """Return four arrays of words, ``(n_samples, n_blocks)`` each."""
-    rows, passes = samples.astype(np.uint64)[:, None], realizations.astype(np.uint64)[:, None]
-    high = (rows >> _HALF) | ((passes >> _HALF) << np.uint64(_HIGH_BITS))
-    return philox((blocks.astype(np.uint64)[None], rows & _LOW, passes & _LOW, high), key)
+def _box_muller(words: Words) -> tuple[_Floats, _Floats]:
+    """Return two normal numbers for each word, at a place that the next call uses again."""
+    # One array without gaps for every function: the same instructions, whatever the shape.
+    halves = words.astype("<u8", copy=False).reshape(-1)
+    radius, sine, cosine = _local.floats[:, : halves.size]
+    np.copyto(radius, halves.view("<u4")[::2], casting="unsafe")
+    np.copyto(sine, halves.view("<i4")[1::2], casting="unsafe")
+    radius += np.float32(0.5)
+    radius *= np.float32(2.0**-32)
+    np.log(radius, out=radius)
+    radius *= np.float32(-2.0)
+    np.sqrt(radius, out=radius)
+    sine *= np.float32(np.pi / 2**31)
+    np.cos(sine, out=cosine)
+    np.sin(sine, out=sine)
+    cosine *= radius
+    sine *= radius
+    return cosine.reshape(words.shape), sine.reshape(words.shape)
+
+
+def _lay_out(halves: tuple[_Floats, _Floats], out: _Floats) -> None:
+    """Write numbers, ``(n_blocks, n_rows, 4)`` for either half of the blocks, to ``(n_rows, n_units)``."""
+    n_rows, n_units = out.shape
+    if n_units <= _NARROW:
+        for unit in range(n_units):
+            block, place = divmod(unit, _UNITS)
+            out[:, unit] = halves[place // 4][block, :, place % 4]
+        return
+    # Four numbers move as one of 16 bytes, which is several times as fast.
+    n_quads = -(-n_units // 4)
+    whole = n_units % 4 == 0
+    quads = out.view(np.complex128) if whole else np.empty((n_rows, n_quads), np.complex128)
+    for i, half in enumerate(halves):
+        quads[:, i::2] = half.view(np.complex128)[: (n_quads + 1 - i) // 2, :, 0].T
+    if not whole:
+        out[:] = quads.view(np.float32)[:, :n_units]

@@ -2,7 +2,7 @@
 
 Every input goes through R times (the realizations of the store's `value`); some inputs go through C times
 more, for the entropy of a layer given its input. All passes have noise of their own: the repeated ones have
-realization numbers from `FIRST_CONDITIONAL` on.
+realization numbers from `repstat.noise.FIRST_CONDITIONAL` on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,9 +27,6 @@ CONDITIONAL_REALIZATIONS = 1000
 
 CONDITIONAL_BYTES = 2**28
 """By default the repeated inputs take this much per checkpoint at most, and then fewer realizations."""
-
-FIRST_CONDITIONAL = 2**40
-"""Realization number of the first pass of repeated inputs."""
 
 _PROBE_STD = 10.0
 """Noise that no layer behind it misses: in this much a rectified unit fires half of the time."""
@@ -143,7 +140,9 @@ def _by_key(noise_std: float | str | Mapping[str, float], found: Sequence[Layer]
     """Return the standard deviation of each layer named, by key."""
     if isinstance(noise_std, str) and "=" in noise_std:
         words = [word.rpartition("=") for word in noise_std.split(",")]
-        noise_std = {name.strip(): _number(std) for name, _, std in words}
+        names = [name.strip() for name, _, _ in words]
+        _refuse_twice(names)
+        noise_std = {name: _number(std) for name, (_, _, std) in zip(names, words, strict=True)}
     if not isinstance(noise_std, Mapping):
         std = _number(noise_std)
         return {layer.key: std for layer in found if layer.kind == "hidden"}
@@ -157,8 +156,18 @@ def _by_key(noise_std: float | str | Mapping[str, float], found: Sequence[Layer]
                 + ", ".join(f"{layer.key} ({layer.name})" for layer in found),
                 fix="Use a key that repstat layers lists",
             )
+        _refuse_twice([*stds, keys[0]])
         stds[keys[0]] = _number(value)
     return stds
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(
+            what=f"noise_std names the layer {twice[0]!r} twice",
+            why="a layer has one noise",
+            fix="Name it once, by its key or by its name",
+        )
 
 
 def _number(value: object) -> float:

@@ -180,7 +180,7 @@ def plan_extraction(
             *found_models.notes,
             *checked.notes,
             *filter(None, [str(facts.get("run_batch_note", ""))]),
-            *_unmatched_metrics(metrics, steps),
+            *unmatched_metrics(metrics, steps),
         ),
     )
 
@@ -219,9 +219,10 @@ def _batch_size(inputs: Inputs, layers: Sequence[Layer], noisy: Sequence[Layer])
     return int(np.clip(BATCH_BYTES // max(per_sample, 1), 1, min(MAX_BATCH, inputs.n_samples)))
 
 
-def _unmatched_metrics(
+def unmatched_metrics(
     metrics: Mapping[int, Mapping[str, float]] | None, steps: Sequence[int]
 ) -> tuple[str, ...]:
+    """Return a note about checkpoints that have no metrics, if some have."""
     missing = [step for step in steps if step not in metrics] if metrics else []
     if not missing:
         return ()

@@ -175,10 +175,13 @@ class Recorder:
                 why="steps count optimizer updates, which only grow",
                 fix="Record with the count of updates, not with the number of the batch within its epoch",
             )
-        first = self._last is None
-        last = (step - 1 if self._found else -1) if self._last is None else self._last
-        if first and self._found:
-            self._drop(step)
+        if self._last is not None:
+            last = self._last
+        elif self._found:
+            self._drop_what_was_given_up(step)
+            last = step - 1
+        else:
+            last = -1
         due = self._schedule.due(step, last) and step not in self._writer.done
         if due:
             values = {name: _number(name, value) for name, value in metrics.items()}
@@ -189,9 +192,13 @@ class Recorder:
         self._last = step
         return due
 
-    def _drop(self, step: int) -> None:
-        """Forget what a training recorded that goes on from before it."""
-        if dropped := self._writer.drop_from(step):
+    def _drop_what_was_given_up(self, step: int) -> None:
+        """Forget what was recorded by a training that goes on from before it."""
+        there = self._writer.finished.get(step)
+        now = self._opened.open(self._model).provenance().get("weights_sha256")
+        same = there is not None and there.weights_sha256 == now
+        first = step + 1 if same else step
+        if dropped := self._writer.drop_from(first):
             warnings.warn(
                 f"the training goes on at step {step}: {len(dropped)} checkpoints that were recorded from "
                 f"there on were dropped, the last at step {max(dropped)}",

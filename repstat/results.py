@@ -44,8 +44,8 @@ _ADVICE = {
     Status.OK: "the estimate is below its ceiling and its error is within the tolerance",
     Status.SATURATED: (
         "the estimate is within 0.1 nat of its ceiling and cannot tell more: ln n for the input, which "
-        "reflects the number of samples and not the network; H(Y) for the label. Use more noise, wider "
-        "bins or more samples"
+        "reflects the number of samples and not the network; H(Y) for the label; ln C of C realizations for "
+        "the entropy given the input. Use more noise, wider bins, more samples or more realizations"
     ),
     Status.UNDEFINED: "the quantity has no value for these data; the reason is given with it",
     Status.TOO_FEW_SAMPLES: "too few samples for any statement; record more samples",
@@ -53,7 +53,9 @@ _ADVICE = {
         "too few noise realizations: the estimate is biased upward; extract with more realizations"
     ),
     Status.TOLERANCE_NOT_REACHED: (
-        "the standard error is still above the tolerance; allow more draws or a larger tolerance"
+        "the standard error is still above the tolerance; allow a larger tolerance or, from Python, more "
+        "draws. Of a noisy network it is mostly that of the choice of repeated inputs: extract with more of "
+        "them"
     ),
 }
 
@@ -172,6 +174,9 @@ class Row:
 
 ROW_FIELDS = tuple(f.name for f in fields(Row))
 
+_DIMENSIONS = ("noise", "binning", "scale")
+"""Parameters that tell rows of one quantity apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
@@ -198,6 +203,34 @@ class Histogram:
     counts: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Coordinates of some samples of one layer along the trajectory, in axes common to all checkpoints.
+
+    Parameters
+    ----------
+    layer
+        Layer key.
+    axes
+        Names of the axes: ``unit 0``, ... up to three units, ``PC 1`` and ``PC 2`` otherwise.
+    samples
+        Which samples of the store, shape ``(n_points,)``.
+    labels
+        Their classes as in the store, shape ``(n_points,)``; -1 without labels.
+    coordinates
+        In activation units, shape ``(n_checkpoints, n_points, n_axes)``; NaN where not finite.
+    shown
+        Share of these samples' variance that the axes show, shape ``(n_checkpoints,)``; NaN without any.
+    """
+
+    layer: str
+    axes: tuple[str, ...]
+    samples: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    coordinates: NDArray[np.float64]
+    shown: NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """Everything an analysis found, along the trajectory.
@@ -208,6 +241,8 @@ class Results:
         One per checkpoint, layer and quantity.
     histograms
         Pair distances and cosines.
+    scatters
+        Coordinates of some samples, one per layer; empty in files of schema 1.0.
     steps, epochs
         The trajectory's axis.
     metrics
@@ -224,6 +259,7 @@ class Results:
 
     rows: tuple[Row, ...]
     histograms: tuple[Histogram, ...] = ()
+    scatters: tuple[Scatter, ...] = ()
     steps: tuple[int, ...]
     epochs: tuple[float | None, ...]
     metrics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -256,7 +292,8 @@ class Results:
 
         Each quantity is a variable over ``(layer, checkpoint)`` with its ``_std_error`` and ``_status``
         beside it. Measurement-noise quantities also have the dimension ``noise`` (the noise level as it
-        was asked for, ``0.1`` or ``0.1x``), binned ones ``binning``. Undefined values are NaN.
+        was asked for, ``0.1`` or ``0.1x``), binned ones ``binning``, the profile of effective clusters
+        ``scale``. Undefined values are NaN.
 
         Raises
         ------
@@ -272,7 +309,7 @@ class Results:
         cells: dict[tuple[str, str], dict[tuple[int, int, str], Row]] = {}
         layer_index = {key: i for i, key in enumerate(self.layers)}
         for row in self.rows:
-            dimension = "noise" if "noise" in row.params else "binning" if "binning" in row.params else ""
+            dimension = next((name for name in _DIMENSIONS if name in row.params), "")
             level = str(row.params.get(dimension, ""))
             variable = cells.setdefault((row.quantity, dimension), {})
             variable[layer_index[row.layer], row.checkpoint, level] = row.in_units(units)
@@ -280,7 +317,7 @@ class Results:
             dimension: list(
                 dict.fromkeys(level for (_, d), v in cells.items() if d == dimension for *_, level in v)
             )
-            for dimension in ("noise", "binning", "")
+            for dimension in (*_DIMENSIONS, "")
         }
         data: dict[str, Any] = {}
         for (quantity, dimension), variable in cells.items():
@@ -300,7 +337,7 @@ class Results:
             "layer_name": ("layer", list(self.layers.values())),
             "step": ("checkpoint", list(self.steps)),
             "epoch": ("checkpoint", [np.nan if e is None else e for e in self.epochs]),
-        } | {d: levels[d] for d in ("noise", "binning") if levels[d]}
+        } | {d: levels[d] for d in _DIMENSIONS if levels[d]}
         for name, values in self.metrics.items():
             data[f"metric_{name}"] = ("checkpoint", list(values))
         return xarray.Dataset(data, coords, {"units": units, "synthetic": int(self.synthetic)})

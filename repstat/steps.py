@@ -1,4 +1,4 @@
-"""Which training step each model file stands for, read from the file names or given by the user."""
+"""Which training step each file stands for, read from the file names or given by the user."""
 
 import re
 from collections.abc import Sequence
@@ -24,7 +24,9 @@ def parse_steps(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def assign_steps(paths: Sequence[Path], given: Sequence[int] | None = None) -> tuple[int, ...]:
+def assign_steps(
+    paths: Sequence[Path], given: Sequence[int] | None = None, *, noun: str = "model"
+) -> tuple[int, ...]:
     """Return the step of each model file, one per path.
 
     Parameters
@@ -33,6 +35,8 @@ def assign_steps(paths: Sequence[Path], given: Sequence[int] | None = None) -> t
         Model files, in any order.
     given
         Steps named by the user, in the order of `paths`.
+    noun
+        What the files are, for messages.
 
     Returns
     -------
@@ -47,9 +51,9 @@ def assign_steps(paths: Sequence[Path], given: Sequence[int] | None = None) -> t
     steps = tuple(given) if given is not None else _from_names(paths)
     if len(steps) != len(paths):
         raise UsageError(
-            what="--steps does not fit the models",
-            why=f"found {len(steps)} steps for {len(paths)} models",
-            fix="Give one step per model, in the same order",
+            what=f"--steps does not fit the {noun}s",
+            why=f"found {len(steps)} steps for {len(paths)} {noun}s",
+            fix=f"Give one step per {noun}, in the same order",
         )
     if negative := [step for step in steps if step < 0]:
         raise UsageError(
@@ -61,7 +65,7 @@ def assign_steps(paths: Sequence[Path], given: Sequence[int] | None = None) -> t
     for path, step in zip(paths, steps, strict=True):
         if step in first_with:
             raise UsageError(
-                what=f"two models stand for step {step}",
+                what=f"two {noun}s stand for step {step}",
                 why=_told_apart(first_with[step], path),
                 fix="Leave one out, or tell them apart with --steps",
             )
@@ -98,6 +102,6 @@ def _from_names(paths: Sequence[Path]) -> tuple[int, ...]:
         raise UsageError(
             what="cannot tell the training steps from the file names",
             why=f"one number that differs from file to file was expected in {names}",
-            fix="Name them like step-000100.onnx, or give --steps 0,100,...",
+            fix=f"Name them like step-000100{paths[0].suffix}, or give --steps 0,100,...",
         )
     return varying[0]

@@ -1,5 +1,6 @@
 """The analysis passes on what it is told, and every row can be computed again from what it says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 import repstat
 from repstat.adapter import Layer
 from repstat.errors import UsageError
+from repstat.estimators import noise_profile
+from repstat.estimators.noise_profile import SCALES
 from repstat.results import Status
 from repstat.store import Checkpoint, Samples, StoreWriter
 
@@ -122,7 +125,10 @@ def test_histograms_share_their_edges_and_hold_every_pair(store: Path) -> None:
 
 def test_distances_are_in_activation_units_and_ratios_have_none(store: Path) -> None:
     rows = repstat.analyze(store, estimators="clustering").select(layer="L000", step=30)
-    assert {row.quantity: row.units for row in rows} == {
+    geometry = ("nc1", "nc2_equinorm", "nc2_equiangularity", "nc2_simplex", "knn_agreement", "silhouette")
+    assert {row.quantity: row.units for row in rows} == dict.fromkeys(
+        (*geometry, "participation_ratio"), "1"
+    ) | {
         "within_class_distance": "activation",
         "between_class_distance": "activation",
         "distance_ratio": "1",
@@ -152,7 +158,8 @@ def test_the_subset_of_a_large_store_is_the_same_at_every_checkpoint(store: Path
     monkeypatch.setattr(cell, "clustering", spy)
     results = repstat.analyze(store, estimators="clustering", seed=5)
     assert seeds == [5] * 6
-    assert {row.params["seed"] for row in results.rows} == {5}
+    seeded = [row for row in results.rows if row.estimator != "neural_collapse"]
+    assert {row.params["seed"] for row in seeded} == {5}
 
 
 def test_duplicate_inputs_lower_the_ceiling(tmp_path: Path) -> None:
@@ -164,8 +171,80 @@ def test_duplicate_inputs_lower_the_ceiling(tmp_path: Path) -> None:
 def test_without_labels_there_are_no_label_rows(tmp_path: Path) -> None:
     results = repstat.analyze(write(tmp_path / "a.h5", labels=False), noise_std=1.0)
     quantities = {row.quantity for row in results.rows}
-    assert quantities == {"mi_input", "binned_mi_input", "mean_distance", "mean_cosine"}
+    assert quantities == {
+        "mi_input", "binned_mi_input", "mean_distance", "mean_cosine", "participation_ratio",
+        "effective_clusters",
+    }  # fmt: skip
     assert results.n_classes == 0
+    assert (results.scatters[0].labels == -1).all()
+
+
+def test_geometry_rows_are_what_geometry_gives(store: Path) -> None:
+    results = repstat.analyze(store, estimators="clustering", seed=3)
+    for step in STEPS:
+        found = repstat.clustering.geometry(activations(step, 3), np.arange(N) % 2, seed=3)
+        rows = {row.quantity: row for row in results.select(layer="L001", step=step)}
+        for quantity, estimate in found.estimates.items():
+            row = rows[quantity]
+            assert (row.value, row.std_error, row.ceiling) == (
+                estimate.value, estimate.std_error, estimate.ceiling,
+            )  # fmt: skip
+            assert (row.status, row.reason) == (estimate.status, estimate.reason)
+        assert rows["nc1"].estimator == "neural_collapse"
+        assert (rows["knn_agreement"].params["k"], rows["knn_agreement"].params["chance"]) == (
+            10,
+            found.chance,
+        )
+
+
+def test_outputs_in_the_store_give_nc4(tmp_path: Path) -> None:
+    """The output is right for all but 24 samples, and classes lie far apart: NC4 is 24 of 240."""
+    layers = (layer("L000", 2), replace(layer("L001", 2), kind="output"))
+    labels = np.arange(N) % 2
+    said = np.where(np.arange(N) < 24, 1 - labels, labels)
+    samples = Samples(
+        index=np.arange(N), labels=labels, inputs_sha256="0" * 64, inputs_source="test", synthetic=False,
+        class_names=(), input_entropy=np.log(N),
+    )  # fmt: skip
+    with StoreWriter(tmp_path / "a.h5", samples=samples, layers=layers, steps=(0,), identity={}) as writer:
+        with writer.checkpoint(Checkpoint(0, None, "m", "0" * 64, "0" * 64, {}, {})) as part:
+            part.write("L000", activations(30, 2))
+            part.write("L001", np.eye(2, dtype=np.float32)[said])
+        path = writer.finish()
+    (row,) = repstat.analyze(path, estimators="clustering", layers="L000").select(quantity="nc4")
+    assert row.value == pytest.approx(24 / N, abs=1e-12)
+
+
+def test_profile_rows_are_what_noise_profile_gives(store: Path) -> None:
+    results = repstat.analyze(store, estimators="profile", seed=2)
+    for units in (2, 3):
+        distance = np.sqrt(np.mean([activations(s, units).astype(float).var(axis=0).sum() for s in STEPS]))
+        rows = results.select(layer=f"L00{units - 2}", step=10)
+        assert [row.noise_std for row in rows] == pytest.approx(distance * np.array(SCALES), rel=5e-3)
+        found = noise_profile(
+            activations(10, units), [row.noise_std or 0.0 for row in rows], seed=rows[0].params["seed"]
+        )
+        assert [row.value for row in rows] == [estimate.value for estimate in found.clusters]
+        assert {(r.units, r.noise_model, r.estimator) for r in rows} == {
+            ("1", "measurement", "noise_profile")
+        }
+    data = results.to_xarray()
+    assert data["effective_clusters"].dims == ("layer", "checkpoint", "scale")
+    assert data.sizes["scale"] == len(SCALES)
+    assert not data["effective_clusters"].isnull().any()
+
+
+def test_scatters_share_their_axes(store: Path) -> None:
+    results = repstat.analyze(store, estimators="clustering", layers="L001")
+    (scatter,) = results.scatters
+    assert scatter.axes == ("unit 0", "unit 1", "unit 2")
+    for position, step in enumerate(STEPS):
+        np.testing.assert_array_equal(scatter.coordinates[position], activations(step, 3)[scatter.samples])
+    np.testing.assert_array_equal(scatter.labels, scatter.samples % 2)
+    assert scatter.coordinates.shape == (3, N, 3)
+    np.testing.assert_allclose(scatter.shown, 1.0)
+    chosen = repstat.analyze(store, estimators="clustering", layers="L001", steps=[10]).scatters[0]
+    np.testing.assert_array_equal(chosen.coordinates[0], scatter.coordinates[1])
 
 
 def test_metrics_and_steps_come_along(store: Path) -> None:
@@ -191,7 +270,7 @@ def test_several_realizations_are_refused(tmp_path: Path) -> None:
         ({"noise_std": np.array([0.1, -1.0])}, r"noise_std '-1.0' is not a positive number"),
         ({"noise_std": None}, "noise_std 'None' is not a positive number"),
         ({"steps": []}, "no step: the steps are 0, 10, 30"),
-        ({"estimators": []}, "no estimator: they are noisy, binned, clustering"),
+        ({"estimators": []}, "no estimator: they are noisy, binned, clustering, profile"),
         ({"steps": [5]}, "no checkpoint at step 5 in .*: the steps are 0, 10, 30"),
     ],
 )

@@ -24,6 +24,7 @@ for command in COMMANDS:
     assert _run([command, "--help"]) == 0
 assert _run(["extract", "{model}", "-o", "{folder}/a.h5"]) == 0
 assert _run(["analyze", "{folder}/a.h5", "-o", "{folder}/r.h5"]) == 0
+assert _run(["import", "{folder}/acts.safetensors", "-o", "{folder}/i.h5"]) == 0
 assert _run(["info"]) == 0
 loaded = {blocked}.intersection(name.partition(".")[0] for name in sys.modules)
 assert not loaded, loaded
@@ -31,6 +32,8 @@ assert not loaded, loaded
 
 
 def test_the_main_job_needs_the_base_dependencies_only(tmp_path: Path, trajectory: list[Path]) -> None:
+    head = b'{"fc": {"dtype": "BF16", "shape": [8, 2], "data_offsets": [0, 32]}}'
+    (tmp_path / "acts.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(32))
     code = JOB.format(blocked=set(OPTIONAL), model=trajectory[0], folder=tmp_path)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

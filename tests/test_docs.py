@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.optional import require
+
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.M | re.S)
 NOT_RUN = {"make demo": "sets up a virtual environment; .ci/run and a clean clone do it"}
@@ -67,3 +69,34 @@ def test_the_command_line_page_is_fresh() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.page(), "run make docs"
+
+
+def test_the_how_to_for_pytorch_runs(tmp_path: Path) -> None:
+    require("torch")
+    module, *rest = blocks("docs/pytorch.md", "python")
+    (tmp_path / "nets.py").write_text(module)
+    (commands,) = blocks("docs/pytorch.md", "bash")
+    for command in (
+        [sys.executable, "-W", "error", "-c", "\n".join(rest)],
+        ["bash", "-euo", "pipefail", "-c", commands],
+    ):
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment() | {"PYTHONPATH": _with(tmp_path)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert "L001" in done.stdout
+
+
+def test_the_page_on_recording_runs(tmp_path: Path) -> None:
+    require("torch")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks("docs/recording.md", "python"))],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "torch.h5").exists()
+
+
+def _with(folder: Path) -> str:
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))

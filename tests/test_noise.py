@@ -1,25 +1,49 @@
 """Noise inside a network: known answers, statistics, and that a draw depends on where it goes only."""
 
 import tracemalloc
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import cos, log, pi, sin, sqrt
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.special import ndtri
+from scipy.special import ndtr
 from scipy.stats import kstest
 
 from repstat.adapter import Layer, Noise
 from repstat.errors import InputRefusedError, UsageError
-from repstat.noise import BIT_GENERATOR, FARTHEST, check_noise, checksum, philox, standard_normal
+from repstat.noise import (
+    BIT_GENERATOR,
+    FARTHEST,
+    FIRST_CONDITIONAL,
+    _box_muller,
+    check_noise,
+    checksum,
+    standard_normal,
+)
+from repstat.philox import Rows, philox
 
 SAMPLES = np.array([5, 0, 3, 2**31, 2**32 + 5, 2**48 - 1, 7])
 
-# Salmon et al. 2011: the known answers of Random123 for philox4x32 with ten rounds.
+# Salmon et al. 2011: the known answers of Random123 for philox4x64 with ten rounds.
 KNOWN = {
-    "0": ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-    "f": ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-    "pi": ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    "0": (
+        "0 0 0 0",
+        "0 0",
+        "16554d9eca36314c db20fe9d672d0fdc d7e772cee186176b 7e68b68aec7ba23b",
+    ),
+    "f": (
+        "ffffffffffffffff ffffffffffffffff ffffffffffffffff ffffffffffffffff",
+        "ffffffffffffffff ffffffffffffffff",
+        "87b092c3013fe90b 438c3c67be8d0224 9cc7d7c69cd777b6 a09caebf594f0ba0",
+    ),
+    "pi": (
+        "243f6a8885a308d3 13198a2e03707344 a4093822299f31d0 082efa98ec4e6c89",
+        "452821e638d01377 be5466cf34e90c6c",
+        "a528f45403e61d95 38c72dbd566e9788 a5a1610e72fd18b5 57bd43b5e52b7fe6",
+    ),
 }
 
 
@@ -41,55 +65,141 @@ def test_known_answers(name: str) -> None:
 def test_known_answers_side_by_side() -> None:
     """Counters in one array do not touch each other."""
     counters = np.array([numbers(KNOWN[name][0]) for name in ("0", "f")], np.uint64)
-    found = np.stack(philox(list(counters.T), [0xFFFFFFFF, 0xFFFFFFFF]), axis=1)
+    found = np.stack(philox(list(counters.T), [2**64 - 1] * 2), axis=1)
     assert found[1].tolist() == numbers(KNOWN["f"][2])
 
 
-def test_numbers_come_from_the_words_as_documented() -> None:
-    """Key, counter and value written out once more, in plain integers."""
-    sample, realization, unit = 2**33 + 7, 3 * 2**32 + 2, 6
-    key = np.random.SeedSequence(11, spawn_key=(0x72657073, 0x6E6F6973, ord("R"), 12)).generate_state(2)
-    counter = [unit // 4, 7, 2, 2 + (3 << 16)]
-    word = int(philox([np.array([c], np.uint64) for c in counter], key.tolist())[unit % 4][0])
-    value = standard_normal(11, "R012", realization, np.array([sample]), 9)[0, unit]
-    assert value == ndtri((word + 0.5) / 2**32)
+def test_a_stream_gives_the_same_words() -> None:
+    first = np.concatenate([np.arange(1, 60), np.arange(2**48 - 30, 2**48)]).astype(np.uint64)
+    second = np.repeat(np.array([2**63 + 5, 6], np.uint64), [50, 39])
+    found = np.empty((3, len(first), 4), np.uint64)
+    Rows([7, 2**64 - 1], first, second).draw(range(2**20, 2**20 + 3), found)
+    blocks = np.arange(2**20, 2**20 + 3, dtype=np.uint64)[:, None]
+    want = philox((first, second, blocks, np.zeros(1, np.uint64)), [7, 2**64 - 1])
+    assert np.array_equal(found, np.stack(want, axis=-1))
+
+
+@pytest.mark.parametrize("realization", [3 * 2**32 + 2, FIRST_CONDITIONAL + 7])
+def test_numbers_come_from_the_words_as_documented(realization: int) -> None:
+    """Key, counter and value written out once more, in plain numbers."""
+    sample = 2**33 + 7
+    key = np.random.SeedSequence(11, spawn_key=(0x72657073, 0x6E6F6973, ord("R"), 12)).generate_state(
+        2, np.uint64
+    )
+    found = standard_normal(11, "R012", realization, np.array([sample]), 21)[0]
+    for unit, value in enumerate(found.tolist()):
+        counter = [sample + 1, realization, unit // 8, 0]
+        if realization >= 2**40:
+            counter = [realization + 1, sample + 2**63, unit // 8, 0]
+        word = int(philox([np.array([c], np.uint64) for c in counter], key.tolist())[unit % 4][0])
+        low, high = word % 2**32, word >> 32
+        radius, angle = sqrt(-2 * log((low + 0.5) / 2**32)), pi * high / 2**31
+        assert abs(value - radius * (sin(angle) if unit % 8 >= 4 else cos(angle))) < 2e-6
 
 
 def test_the_values_are_these() -> None:
     """Frozen: stores written by one version are continued by the next."""
     want = [
-        [
-            0.6976230144991,
-            -0.2905938343478,
-            0.2547008493559,
-            1.2458471602723,
-            -0.1915338982559,
-        ],
-        [
-            -0.2362317067788,
-            -0.3385428207993,
-            -1.5588511566779,
-            -0.3431031064485,
-            0.8342321013462,
-        ],
+        [-1.437677145, -0.3905461133, -0.03792295977, -2.3575417996, -0.8644959331, 1.7392549515],
+        [-0.0151155144, -1.696632266, 0.6695210338, -0.4178958833, -0.08739688247, 0.9589968324],
     ]
-    assert np.allclose(draw(2, 5, "L003", 1, seed=7), want, rtol=1e-12, atol=0)
-    assert checksum(7, ["L000", "R001"]) == "0ef0dafd292497d16eb76d258bd19fee218c7135d5cc6e585091653c48c15abd"
-    assert BIT_GENERATOR == "philox4x32-10"
+    assert np.allclose(draw(2, 6, "L003", 1, seed=7), want, rtol=1e-5, atol=2e-6)
+    repeated = [[1.6907832623, 0.6417484879, 1.02662003], [-2.7868261337, 1.2593187094, -0.00617964938]]
+    assert np.allclose(draw(2, 3, "L003", FIRST_CONDITIONAL + 1, seed=7), repeated, rtol=1e-5, atol=2e-6)
+    assert checksum(7, ["L000", "R001"]) == "6f14644ce1553f11c2db60051cef5c3037b351d491c2f0dc0950efe8ba266d80"
+    assert BIT_GENERATOR == "philox4x64-10 box-muller"
 
 
 # ---------------------------------------------------------------- statistics
 
 
+def flaws(z: np.ndarray) -> list[str]:
+    """Return in what numbers, ``(n, 8)``, differ from independent standard normal ones."""
+    n, flat = z.size, z.ravel().astype(np.float64)
+    found = {
+        "mean": abs(flat.mean()) < 4 / np.sqrt(n),
+        "variance": abs(flat.var() - 1) < 4 * np.sqrt(2 / n),
+        "third moment": abs((flat**3).mean()) < 4 * np.sqrt(15 / n),
+        "fourth moment": abs((flat**4).mean() - 3) < 4 * np.sqrt(96 / n),
+        "distribution": kstest(flat, "norm").pvalue > 1e-4,
+        "each unit": min(kstest(column, "norm").pvalue for column in z.T) > 1e-5,
+    }
+    for power in (1, 2):
+        raised = z.astype(np.float64) ** power
+        off = np.corrcoef(raised, rowvar=False) - np.eye(z.shape[1])
+        found[f"units to the power {power}"] = np.abs(off).max() < 4.5 / np.sqrt(len(z))
+    return [name for name, right in found.items() if not right]
+
+
+def wrong_tails(parts: Iterable[np.ndarray]) -> list[str]:
+    """Return which tails of numbers have too many or too few of them.
+
+    Of 64 million, 2,027 are expected beyond 4 on either side and 18 beyond 5.
+    """
+    sides = [(sign, far) for sign in (-1, 1) for far in (4, 5)]
+    n, counts = 0, np.zeros(4)
+    for part in parts:
+        n += part.size
+        counts += [np.count_nonzero(sign * part > far) for sign, far in sides]
+    want = np.array([n * ndtr(-far) for _, far in sides])
+    wrong = np.abs(counts - want) > 4 * np.sqrt(want)
+    return [f"{sign * far}" for (sign, far), bad in zip(sides, wrong, strict=True) if bad]
+
+
+def words(n: int, key: int = 5) -> np.ndarray:
+    """Words of blocks that follow one another, ``(n, 4)``."""
+    return np.random.Philox(key=key).random_raw(4 * n).reshape(n, 4)
+
+
+def transformed(words: np.ndarray) -> np.ndarray:
+    """The numbers of blocks of words, ``(n, 8)``."""
+    parts = (words[None, i : i + 8192] for i in range(0, len(words), 8192))
+    return np.concatenate([np.concatenate(_box_muller(part), axis=-1)[0] for part in parts])
+
+
 def test_moments_and_distribution() -> None:
-    n = 1_000_000
-    z = draw(n // 100, 100).ravel()
-    assert abs(z.mean()) < 4 / np.sqrt(n)
-    assert abs(z.var() - 1) < 4 * np.sqrt(2 / n)
-    assert abs((z**3).mean()) < 4 * np.sqrt(15 / n)
-    assert abs((z**4).mean() - 3) < 4 * np.sqrt(96 / n)
-    assert kstest(z, "norm").pvalue > 1e-4
-    assert np.abs(z).max() < FARTHEST
+    z = draw(125_000, 8)
+    assert z.dtype == np.float32
+    assert flaws(z) == []
+    assert flaws(transformed(words(125_000))) == []
+
+
+def test_tails() -> None:
+    assert wrong_tails(draw(500_000, 8, realization=r) for r in range(16)) == []
+
+
+def test_a_radius_of_16_bits_has_no_tail() -> None:
+    short = (transformed(words(500_000, key) | np.uint64(2**16 - 1)) for key in range(16))
+    assert wrong_tails(short) == ["-5", "5"]
+
+
+LOW, HIGH = np.uint64(2**32 - 1), np.uint64(2**64 - 2**32)
+MUTANTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "one half for both": (lambda w: (w & LOW) * np.uint64(2**32 + 1), "distribution"),
+    "half of the circle": (lambda w: w & np.uint64(2**63 - 1), "mean"),
+    "quarters of the circle": (lambda w: w | np.uint64(2**62), "units to the power 1"),
+    "one radius": (lambda w: (w & HIGH) | (w[:, :1] & LOW), "units to the power 2"),
+    "one word twice": (lambda w: w[:, [0, 1, 2, 0]], "units to the power 1"),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_wrong_words_are_noticed(name: str) -> None:
+    change, text = MUTANTS[name]
+    assert text in flaws(transformed(change(words(125_000))))
+
+
+def test_the_farthest_numbers() -> None:
+    """The smallest and the largest radius, along both axes."""
+    corners = [
+        low + (high << 32) for low in (0, 1, 2**31, 2**32 - 1) for high in (0, 2**30, 2**31, 2**32 - 1)
+    ]
+    cosine, sine = _box_muller(np.array(corners, np.uint64).reshape(1, -1, 4))
+    radius = np.hypot(cosine.astype(np.float64), sine)[0]
+    want = [[sqrt(-2 * log((low + 0.5) / 2**32))] for low in (0, 1, 2**31)]
+    assert np.allclose(radius[:3], want, rtol=1e-6)
+    assert (radius[3] == 0).all()
+    assert FARTHEST - 0.01 < radius.max() < FARTHEST
 
 
 def test_layers_realizations_samples_units_and_seeds_are_independent() -> None:
@@ -103,7 +213,9 @@ def test_layers_realizations_samples_units_and_seeds_are_independent() -> None:
         "seed": draw(n, units, seed=2),
         "sample": np.roll(one, 1, axis=0),
         "unit": np.roll(one, 1, axis=1),
-        "block of units": np.roll(one, 4, axis=1),
+        "half a block of units": np.roll(one, 4, axis=1),
+        "block of units": np.roll(one, 8, axis=1),
+        "repeated": draw(n, units, realization=FIRST_CONDITIONAL),
         "sample as realization": standard_normal(1, "L000", np.arange(n), np.zeros(n, int), units),
     }
     for name, other in others.items():
@@ -114,9 +226,13 @@ def test_layers_realizations_samples_units_and_seeds_are_independent() -> None:
 
 
 def test_no_two_draws_are_the_same() -> None:
-    parts = [draw(20, 10, layer, r) for layer in ("L000", "L001", "R000") for r in (0, 1, 2**32)]
+    parts = [
+        draw(20, 10, layer, r) for layer in ("L000", "L001", "R000") for r in (0, 1, 2**32, 2**40, 2**40 + 1)
+    ]
     far = standard_normal(1, "L000", 0, np.arange(20) + 2**32, 10)
-    values = np.concatenate([*parts, far])
+    # A repeated input is not the sample and realization with which it shares the first words.
+    swapped = standard_normal(1, "L000", np.arange(20), np.arange(20) + 2**40, 10)
+    values = np.concatenate([*parts, far, swapped])
     assert len(np.unique(values[:, 0])) == len(values)
 
 
@@ -134,6 +250,36 @@ def test_subsets_order_and_batches_do_not_matter() -> None:
         assert np.array_equal(np.concatenate(parts), whole)
     twice = standard_normal(3, "L002", 4, np.repeat(SAMPLES, 2), 11)
     assert np.array_equal(twice, np.repeat(whole, 2, axis=0))
+
+
+@pytest.mark.parametrize("first", [0, 2**32 - 50, FIRST_CONDITIONAL - 50, 2**48 - 300])
+@pytest.mark.parametrize("n_units", [1, 5, 8, 10, 20, 21, 22, 24])
+def test_rows_that_follow_one_another_are_what_each_is_alone(first: int, n_units: int) -> None:
+    """Long runs of samples or realizations are drawn as a stream, and others not."""
+    rows, other = np.arange(300) + first, np.repeat([7, 3], 150)
+    for samples, passes in ((rows, other), (other, rows), (rows, rows)):
+        whole = standard_normal(3, "L002", passes, samples, n_units)
+        for i in (0, 49, 50, 149, 150, 299):
+            alone = standard_normal(3, "L002", int(passes[i]), samples[i : i + 1], n_units)
+            assert np.array_equal(alone[0], whole[i])
+        order = np.random.default_rng(0).permutation(300)
+        assert np.array_equal(
+            standard_normal(3, "L002", passes[order], samples[order], n_units), whole[order]
+        )
+
+
+def test_the_length_of_a_batch_does_not_matter() -> None:
+    """Vector instructions treat the last numbers of an array apart."""
+    whole = draw(5000, 30)
+    for n in (*range(1, 80), 1023, 1024, 1025, 4999):
+        assert np.array_equal(draw(n, 30), whole[:n])
+
+
+def test_threads_do_not_touch_each_other() -> None:
+    want = [draw(3000, 40, realization=r) for r in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda r: draw(3000, 40, realization=r), list(range(8)) * 4))
+    assert all(np.array_equal(a, want[i % 8]) for i, a in enumerate(found))
 
 
 def test_fewer_units_are_the_first_ones() -> None:

@@ -12,8 +12,7 @@ import repstat
 from repstat.adapter import AdapterOptions, Noise
 from repstat.discovery import open_model
 from repstat.errors import RepstatError, UsageError
-from repstat.noise import BIT_GENERATOR, checksum, standard_normal
-from repstat.passes import FIRST_CONDITIONAL
+from repstat.noise import BIT_GENERATOR, FIRST_CONDITIONAL, checksum, standard_normal
 from repstat.results import Status
 from repstat.store import Store
 
@@ -144,6 +143,8 @@ def test_single_layers_may_have_noise(
         ({"noise_std": "much"}, "noise_std 'much' is not a number from 0"),
         ({"noise_std": 0.0}, "no layer gets noise: every noise_std is 0"),
         ({"noise_std": {"fc9": 0.1}}, "in a layer 'fc9': 0 layers of the model are called so"),
+        ({"noise_std": "L001=0.1,L001=0.2"}, "noise_std names the layer 'L001' twice"),
+        ({"noise_std": {"L001": 0.1, "fc2": 0.2}}, "noise_std names the layer 'L001' twice"),
         ({"noise_std": None}, "realizations without noise_std"),
         ({"realizations": 0}, "realizations 0 is not a whole number of at least 1"),
         ({"realizations": 1, "conditional_samples": 0}, "a single noisy pass does not tell"),
@@ -187,6 +188,36 @@ def test_a_single_pass_of_another_program_is_undefined(
     rows = repstat.analyze(path, estimators="noisy").rows
     assert [row.value for row in rows] == [None, None]
     assert "a single noisy pass does not tell h(T|X)" in rows[0].reason
+    assert {row.noise_std for row in rows} == {0.1}
+
+
+def test_a_layer_without_noise_of_its_own_is_undefined(
+    tmp_path: Path, trajectory: list[Path], inputs: np.ndarray
+) -> None:
+    path = extract(tmp_path, trajectory[0], inputs, noise_std={"fc2": 0.1})
+    rows = repstat.analyze(path, estimators="noisy").rows
+    assert [row.layer for row in rows if row.quantity == "mi_input" and row.value is not None] == ["L001"]
+    assert "the layer has no noise of its own, which the estimator needs" in rows[-1].reason
+
+
+@pytest.mark.parametrize(("dtype", "noise_std"), [(None, 1e-12), ("float16", 1e-5)])
+def test_noise_that_rounding_swallows_is_no_noise(
+    tmp_path: Path, trajectory: list[Path], inputs: np.ndarray, dtype: str | None, noise_std: float
+) -> None:
+    """float32 resolves 6e-8 about 0.5: a network with noise 1e-12 is one without, not one that knows ln n."""
+    path = extract(tmp_path, trajectory[-1], inputs, noise_std=noise_std, dtype=dtype)
+    rows = [r for r in repstat.analyze(path, estimators="noisy").rows if r.quantity == "mi_input"]
+    assert [row.status for row in rows] == [Status.UNDEFINED] * 5
+    assert f"noise_std {noise_std:g} is below the rounding of the float" in rows[0].reason
+
+
+def test_each_information_has_a_bias_of_its_own(
+    tmp_path: Path, trajectory: list[Path], inputs: np.ndarray
+) -> None:
+    path = extract(tmp_path, trajectory[-1], inputs)
+    rows = [r for r in repstat.analyze(path, estimators="noisy").rows if r.layer == "L003"]
+    bias = {row.quantity: row.params["bias"] for row in rows if "bias" in row.params}
+    assert 0.0 <= bias["mi_label"] < bias["mi_input"] == bias["conditional_entropy"]
 
 
 def test_rows_of_a_noisy_network(tmp_path: Path, trajectory: list[Path], inputs: np.ndarray) -> None:

@@ -120,6 +120,22 @@ def test_a_training_that_goes_on_from_earlier_drops_what_it_gave_up(
     assert not np.array_equal(before[4], after[4])
 
 
+def test_a_training_that_goes_on_where_it_was_recorded_keeps_that_checkpoint(
+    tmp_path: Path, model: onnx.ModelProto
+) -> None:
+    path = tmp_path / "a.h5"
+    with Recorder(model, X, store=path) as recorder:
+        recorder.record(0)
+        recorder.record(4)
+    for _ in range(2):  # the weights of step 4 are those of the model
+        with Recorder(model, X, store=path, resume=True) as recorder:
+            assert not recorder.record(4)
+    with Recorder(model, X, store=path, resume=True) as recorder:
+        recorder.record(4)
+        assert recorder.record(5)
+    assert list(values(path)) == [0, 4, 5]
+
+
 def test_a_finished_store_is_added_to_and_never_changed(tmp_path: Path, model: onnx.ModelProto) -> None:
     path = tmp_path / "a.h5"
     with Recorder(model, X, store=path) as recorder:
@@ -127,6 +143,8 @@ def test_a_finished_store_is_added_to_and_never_changed(tmp_path: Path, model: o
         recorder.record(1)
     with pytest.raises(UsageError, match="already exists"):
         Recorder(model, X, store=path)
+    next(moved := train(model, range(2)))
+    next(moved)
     with (
         Recorder(model, X, store=path, resume=True) as recorder,
         pytest.raises(UsageError, match=r"cannot replace step 1 in .*: the finished store holds it"),

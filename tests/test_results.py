@@ -15,7 +15,7 @@ import pytest
 
 import repstat
 from repstat.errors import LockedError, ResourceError, StoreDamagedError, UsageError
-from repstat.results import Estimate, Histogram, Results, Row, Status, saturates
+from repstat.results import Estimate, Histogram, Results, Row, Scatter, Status, saturates
 from repstat.store.encode import put_texts, texts
 from repstat.store.header import metadata_digest
 from repstat.store.lock import OutputLock
@@ -49,6 +49,16 @@ def results() -> Results:
         histograms=(
             Histogram("L000", "distance", "within", np.array([0.0, 1.0, 2.0]), np.array([[1, 2], [3, 4]])),
         ),
+        scatters=(
+            Scatter(
+                "L000",
+                ("PC 1", "PC 2"),
+                np.array([0, 2, 3]),
+                np.array([1, 0, 1]),
+                np.array([[[0.5, 1], [2, 3], [4, 5]], np.full((3, 2), np.nan)]),
+                np.array([0.75, np.nan]),
+            ),
+        ),
         steps=(10, 20),
         epochs=(0.5, None),
         metrics={"train_loss": (1.5, float("nan"))},
@@ -72,7 +82,26 @@ def test_the_results_file_gives_back_what_was_saved(results: Results, tmp_path: 
     assert again.provenance == results.provenance
     np.testing.assert_array_equal(again.histograms[0].counts, results.histograms[0].counts)
     assert (again.histograms[0].relation, again.histograms[0].layer) == ("within", "L000")
+    (scatter,), (was,) = again.scatters, results.scatters
+    assert (scatter.layer, scatter.axes) == ("L000", ("PC 1", "PC 2"))
+    for name in ("samples", "labels", "coordinates", "shown"):
+        np.testing.assert_array_equal(getattr(scatter, name), getattr(was, name))
     assert [p.name for p in tmp_path.iterdir()] == ["r.h5"]
+
+
+def test_a_file_has_the_oldest_version_that_suffices(results: Results, tmp_path: Path) -> None:
+    for found, version in ((results, [1, 1]), (replace(results, scatters=()), [1, 0])):
+        with h5py.File(found.save(tmp_path / "r.h5", overwrite=True)) as file:
+            assert file.attrs["schema_version"].tolist() == version
+            assert ("scatters" in file) is (version == [1, 1])
+    assert repstat.open_results(tmp_path / "r.h5").scatters == ()
+
+
+def test_a_file_of_the_first_version_is_read() -> None:
+    found = repstat.open_results(Path(__file__).parent / "store" / "archive" / "results-v1.0.h5")
+    assert [row.value for row in found.rows] == [0.5, None]
+    assert (found.steps, found.layers, found.scatters) == ((10, 20), {"L000": "fc1"}, ())
+    assert found.histograms[0].counts.tolist() == [[1, 2], [3, 4]]
 
 
 def test_bits_convert_information_and_nothing_else(results: Results) -> None:
@@ -150,7 +179,9 @@ def test_what_comes_back_is_said_otherwise_only_where_utf_8_has_no_form(
     assert again.layers == {"L000": "na\ufffdme.h5\ufffdé"}
 
 
-@pytest.mark.parametrize("missing", [("metrics",), ("rows", "histograms"), ("layers", "rows", "histograms")])
+@pytest.mark.parametrize(
+    "missing", [("metrics",), ("rows", "histograms"), ("layers", "rows", "histograms", "scatters")]
+)
 def test_tables_without_rows(results: Results, tmp_path: Path, missing: tuple[str, ...]) -> None:
     without: dict[str, object] = {name: type(getattr(results, name))() for name in missing}
     path = replace(results, **without).save(tmp_path / "r.h5")
@@ -303,8 +334,8 @@ def linked(file: h5py.File) -> None:
 
 METRICS = "checkpoints/metrics"
 BREAKS = {
-    "another major": (attribute("schema_version", [9, 7]), "found format 9.7, this repstat reads 1.0 to 1.0"),
-    "newer minor": (attribute("schema_version", [1, 1]), "the results file has another version"),
+    "another major": (attribute("schema_version", [9, 7]), "found format 9.7, this repstat reads 1.0 to 1.1"),
+    "newer minor": (attribute("schema_version", [1, 2]), "the results file has another version"),
     "link": (linked, "rows/step: it is a link to elsewhere"),
     "compressed": (replaced("rows/step", [1, 2, 3], compression="gzip"), "rows/step: it is filtered"),
     "dtype": (replaced("rows/step", [1.0, 2.0, 3.0]), "rows/step: its type is none of i8"),
@@ -339,6 +370,14 @@ BREAKS = {
     ),
     "metric shape": (replaced(f"{METRICS}/value", np.ones((1, 3))), " checkpoints. Do not use it"),
     "edges": (replaced("histograms/0000/edges", np.arange(4.0)), "found 4 edges for counts of shape (2, 2)"),
+    "scatter layer": (
+        lambda f: put_texts(f["scatters/0000"], layer="L9"),
+        "scatters/0000 @layer: there is no layer 'L9'",
+    ),
+    "scatter axes": (replaced("scatters/0000/axes", texts(["x"])), "axes: its shape is (1,), expected 2"),
+    "scatter frames": (replaced("scatters/0000/shown", np.ones(3)), "shown: its shape is (3,)"),
+    "scatter labels": (replaced("scatters/0000/labels", [1, 2]), "labels: its shape is (2,)"),
+    "scatter too early": (attribute("schema_version", [1, 0]), "scatters: the format has nothing of this"),
     "histogram": (
         lambda f: put_texts(f["histograms/0000"], layer="L9"),
         "histograms/0000 @layer: there is no layer 'L9'",

@@ -16,6 +16,7 @@ from repstat.version import __version__
 COMMANDS = {
     "layers": "List the layers of a model.",
     "extract": "Record hidden activations of one or many checkpoints in a store.",
+    "import": "Put activations made elsewhere in a store.",
     "inspect": "Say what is in a store or a results file.",
     "verify": "Check every hash and rule of a store.",
     "merge": "Join stores of one training into one.",
@@ -23,7 +24,8 @@ COMMANDS = {
     "info": "Versions, adapters and devices, for bug reports.",
 }
 """The commands in the order of use, with the line that ``repstat --help`` shows."""
-
+_MODULES = {"import": "importing"}
+"""Where the module has another name than the command: Python has a word of its own for it."""
 
 HELP = """See what the layers of a neural network know while it learns.
 
@@ -33,10 +35,7 @@ HELP = """See what the layers of a neural network know while it learns.
 """
 
 
-_LEFT_BEHIND = (
-    "Nothing half-written is left; an extraction keeps its finished checkpoints, "
-    "and the same command goes on."
-)
+_KEPT = "An extraction keeps its finished checkpoints, and the same command goes on."
 
 
 class Terminated(BaseException):
@@ -54,7 +53,7 @@ class LazyGroup(click.Group):
         """Import the module of one command."""
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"repstat.cli.{cmd_name}").command
+        command = import_module(f"repstat.cli.{_MODULES.get(cmd_name, cmd_name)}").command
         assert isinstance(command, click.Command)
         return command
 
@@ -118,11 +117,11 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _click_error(error)
     except RepstatError as error:
-        return _say(str(error), error.exit_code, error, debug)
+        return _say(" ".join([str(error), *_notes(error)]), error.exit_code, error, debug)
     except (KeyboardInterrupt, click.Abort) as error:
-        return _say(f"interrupted. {_LEFT_BEHIND}", 130, error, debug)
+        return _say(_stopped("interrupted", error), 130, error, debug)
     except Terminated as error:
-        return _say(f"terminated. {_LEFT_BEHIND}", 143, error, debug)
+        return _say(_stopped("terminated", error), 143, error, debug)
     except BrokenPipeError:
         # The reader of stdout went away (`| head -1`): not an error of ours, and nothing more to say there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -135,6 +134,17 @@ def _run(arguments: list[str]) -> int:
         text = f"internal error: {type(error).__name__}: {error}. This is a bug; --debug shows the traceback."
         return _say(text, 1, error, debug)
     return 0
+
+
+def _stopped(how: str, error: BaseException) -> str:
+    # A second Ctrl-C is not to interrupt the message.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return " ".join([f"{how}. Nothing half-written is left.", *(_notes(error) or [_KEPT])])
+
+
+def _notes(error: BaseException) -> list[str]:
+    """Return what an extraction said about its finished checkpoints."""
+    return list(getattr(error, "__notes__", []))
 
 
 def _say(text: str, code: int, error: BaseException, debug: bool) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from repstat.cli.options import layer_option, usable_cores
+from repstat.cli.options import UNKNOWN_ENTROPY, layer_option, usable_cores
 from repstat.errors import UsageError
 from repstat.units import UNITS, Units
 
@@ -60,10 +60,11 @@ Examples:
 )
 @click.option(
     "--estimators",
-    default="noisy,binned,clustering",
+    default="noisy,binned,clustering,profile",
     show_default=True,
     metavar="LIST",
-    help="What to compute.",
+    help="What to compute: I(X;T) and I(Y;T), binned entropies, distances and the geometry of classes, the "
+    "number of clusters over noise scales.",
 )
 @layer_option
 @click.option(
@@ -130,7 +131,7 @@ def command(
     standard error, ceiling and status. The store itself is never changed.
     """
     from repstat.analysis import analyze
-    from repstat.cli.table import print_results
+    from repstat.cli.table import print_findings, print_results
     from repstat.cli.talk import Talk
     from repstat.store import open_store
     from repstat.store.results_file import check_output
@@ -144,6 +145,8 @@ def command(
         with Talk() as talk:
             if opened.synthetic:
                 talk.note("WARNING: the store was made from synthetic inputs, not from data")
+            if opened.samples.input_entropy is None:
+                talk.note(UNKNOWN_ENTROPY)
             results = analyze(
                 opened,
                 noise_std=noise_std,
@@ -166,6 +169,7 @@ def command(
             click.echo(json.dumps(row, allow_nan=False, ensure_ascii=False))
     else:
         print_results(results, units)
+    print_findings(results, units, to_stderr=as_json)
     for written in filter(None, (path, csv_file)):
         click.echo(f"wrote {written}", err=True)
 

@@ -6,12 +6,12 @@ The command is long by its options, each of which is passed on once.
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from repstat.adapter import AdapterOptions
-from repstat.cli.options import ModelOptions, layer_option, model_options, plural
+from repstat.cli.options import ModelOptions, check_output, layer_option, model_options, plural
 from repstat.units import format_bytes
 
 if TYPE_CHECKING:
@@ -138,19 +138,16 @@ def command(
     """
     from repstat.cli.talk import Talk
     from repstat.extraction import run_extraction
-    from repstat.files import read_metrics
+    from repstat.files import read_data, read_metrics
     from repstat.passes import NoiseOptions
     from repstat.plan import plan_extraction
     from repstat.steps import parse_steps
+    from repstat.store import output_lock
 
-    if not output.strip("/") or Path(output).name in {"", ".", ".."}:
-        msg = f"-o {output!r} names no file; give for example -o acts.h5, or -o acts/ for a folder"
-        raise click.UsageError(msg)
-    if resume and overwrite:
-        msg = "--resume and --overwrite contradict each other: choose one"
-        raise click.UsageError(msg)
-    arrays, labels = _read_data(inputs_file, labels_file)
-    with Talk() as talk:
+    check_output(output, resume=resume, overwrite=overwrite)
+    path = Path(output.rstrip("/"))
+    with output_lock(path) as lock, Talk() as talk:
+        arrays, labels = read_data(inputs_file, labels_file)
         plan = plan_extraction(
             models,
             arrays,
@@ -181,13 +178,14 @@ def command(
         for note in plan.notes:
             talk.note(note)
         talk.note(_size(plan))
-        path = run_extraction(
+        run_extraction(
             plan,
-            output.rstrip("/"),
+            path,
             folder=output.endswith("/") or Path(output).is_dir(),
             resume=resume,
             overwrite=overwrite,
             progress=talk,
+            lock=lock,
         )
     click.echo(path)
     click.echo(f"next: repstat analyze {shlex.quote(str(path))}", err=True)
@@ -208,15 +206,3 @@ def _size(plan: "Plan") -> str:
             f"{plural(len(passes.conditional.layers), 'layer')}"
         )
     return text
-
-
-def _read_data(inputs_file: str | None, labels_file: str | None) -> tuple[Any, Any]:
-    """Read inputs and labels; an .npz of inputs may carry the labels."""
-    from repstat.files import read_arrays, read_labels
-
-    arrays = read_arrays(inputs_file) if inputs_file else None
-    inner = arrays.pop("labels", None) if arrays and len(arrays) > 1 else None
-    if arrays and "inputs" in arrays:
-        # An .npz in repstat's own form may hold more than it needs: a train/test mask, class names.
-        arrays = {"inputs": arrays["inputs"]}
-    return arrays, read_labels(labels_file) if labels_file else inner

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repstat.cli import printable
-from repstat.cli.options import plural
+from repstat.cli.options import UNKNOWN_ENTROPY, plural
 
 if TYPE_CHECKING:
     from repstat.results import Results
@@ -30,6 +30,9 @@ def command(file: str, as_json: bool) -> None:
             for item in value:
                 cells = "  ".join(f"{k} {v}" for k, v in item.items() if v not in (None, "", {}))
                 click.echo(f"  {printable(cells)}")
+        elif name == "input_entropy":
+            known = f"{value:.4f} nats, the ceiling of I(X;T)" if value is not None else UNKNOWN_ENTROPY
+            click.echo(f"{name}: {known}")
         elif value not in (None, "", {}):
             click.echo(f"{name}: {printable(str(value))}")
 
@@ -56,6 +59,7 @@ def _store_facts(path: Path, store: "Store") -> dict[str, Any]:
         "classes": classes,
         "inputs": samples.inputs_source,
         "inputs_sha256": samples.inputs_sha256,
+        "input_entropy": samples.input_entropy,
         "synthetic": store.synthetic,
         "layers": [
             {

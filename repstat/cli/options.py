@@ -2,9 +2,16 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
 import click
+
+UNKNOWN_ENTROPY = (
+    "the inputs are unknown: the ceiling of I(X;T) is ln n, which is too high if samples repeat; then an "
+    "estimate may be saturated without being marked"
+)
+"""What is said where nobody gave the samples that activations belong to."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,6 +70,16 @@ def layer_option(command: F) -> F:
         help="Layers to use; may be repeated: auto (hidden layers, the default), blocks (and residual "
         "joins), all (and the output), a key, a name, a glob, re:PATTERN, type:OP; -SEL leaves out.",
     )(command)
+
+
+def check_output(output: str, *, resume: bool, overwrite: bool) -> None:
+    """Refuse an ``-o`` that names nothing, and options that contradict each other."""
+    if not output.strip("/") or Path(output).name in {"", ".", ".."}:
+        msg = f"-o {output!r} names no file; give for example -o acts.h5, or -o acts/ for a folder"
+        raise click.UsageError(msg)
+    if resume and overwrite:
+        msg = "--resume and --overwrite contradict each other: choose one"
+        raise click.UsageError(msg)
 
 
 def usable_cores() -> int:

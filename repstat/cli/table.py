@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import Literal
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,9 +13,11 @@ from rich.text import Text
 from repstat.cli import printable
 from repstat.cli.console import PipeConsole
 from repstat.cli.options import plural
+from repstat.findings import alarm, find
 from repstat.results import Results, Row, Status
 from repstat.scales import AUTO
 from repstat.units import Units
+from repstat.wording import sentences
 
 Column = tuple[str, Literal["left", "right"]]
 AUTO_LEGEND = (
@@ -29,8 +32,15 @@ MARKS = {
     Status.TOO_FEW_REALIZATIONS: "!",
     Status.UNDEFINED: "",
 }
-ALARM_ERRORS, ALARM_NATS = 4.0, 0.01
-"""I(X;T) may rise from a layer to the next by this many standard errors, and this much for skipped terms."""
+UNSEEN = ("effective_clusters", "nc2_equinorm", "nc2_equiangularity", "nc2_simplex")
+"""Not in the table nor in its legend: a profile is meant to reach its ceiling; two classes have no NC2."""
+GEOMETRY = {
+    "nc1": ("NC1", None),
+    "silhouette": ("silhouette", 1.0),
+    "knn_agreement": ("10-NN agreement", 1.0),
+    "participation_ratio": ("dimension", None),
+}
+"""Heading, and what the bars run up to; None for the maximum of the layer."""
 WIDE = 140
 """Width of the whole table, and of what is printed where there is no terminal to ask."""
 NARROW = 76
@@ -86,9 +96,13 @@ def number(row: Row | None) -> str:
     return text + MARKS.get(row.status, "")
 
 
+def _width() -> int:
+    return max(NARROW, get_terminal_size().columns) if Console().is_terminal else WIDE
+
+
 def print_results(results: Results, units: Units) -> None:
     """Print what an analysis found to stdout, for a person at a glance."""
-    width = max(NARROW, get_terminal_size().columns) if Console().is_terminal else WIDE
+    width = _width()
     console = PipeConsole(width=width, highlight=False)
     layout = Layout(wide=width >= WIDE)
     rows = [row.in_units(units) for row in results.rows]
@@ -100,10 +114,14 @@ def print_results(results: Results, units: Units) -> None:
         + (" · SYNTHETIC inputs" if results.synthetic else ""),
         style="bold",
     )
-    for table in (_noise_table(results, rows, units, layout), _cluster_table(results, rows, units, layout)):
+    for table in (
+        _noise_table(results, rows, units, layout),
+        _cluster_table(results, rows, units, layout),
+        _geometry_table(results, rows, layout),
+    ):
         if table.row_count:
             console.print(table)
-    _print_legend(console, rows)
+    _print_legend(console, [row for row in rows if row.quantity not in UNSEEN])
     measured = any(row.noise_model == "measurement" for row in rows)
     if measured and AUTO.text in results.provenance.get("options", {}).get("noise_std", ()):
         console.print(AUTO_LEGEND, markup=False)
@@ -243,6 +261,25 @@ def _cluster_table(results: Results, rows: Sequence[Row], units: Units, layout: 
     return table
 
 
+def _geometry_table(results: Results, rows: Sequence[Row], layout: Layout) -> Table:
+    """Return the table of what has been measured of the geometry of classes, trajectory and last value."""
+    known = [quantity for quantity in GEOMETRY if any(row.quantity == quantity for row in rows)]
+    columns: list[Column] = [("layer", "left")]
+    for quantity in known:
+        heading = GEOMETRY[quantity][0]
+        columns += [(heading, "left"), ("last", "right")] if layout.wide else [(heading, "right")]
+    table = _table("\ngeometry of classes" if results.n_classes else "\ngeometry", columns)
+    for layer in results.layers if known else ():
+        cells: list[str] = []
+        for quantity in known:
+            series, top = _series(rows, results, layer, quantity), GEOMETRY[quantity][1]
+            values = [row.value for row in series if row is not None and row.value is not None]
+            bars = layout.spark(series, 0.0, top or max(values, default=1.0))
+            cells += [bars, number(series[-1])] if layout.wide else [number(series[-1])]
+        table.add_row(_layer_label(layer, results), *cells)
+    return table
+
+
 def _print_legend(console: Console, rows: Sequence[Row]) -> None:
     """Explain every status that occurs, and how often."""
     for status in Status:
@@ -272,13 +309,25 @@ def _print_legend(console: Console, rows: Sequence[Row]) -> None:
 
 def _print_rises(console: Console, rows: Sequence[Row]) -> None:
     """Sound the alarm where a layer seems to know more of the input than the one before it."""
-    rises = [row for row in rows if row.quantity == "mi_input_rise" and row.value is not None]
-    alarms = [row for row in rises if (row.value or 0.0) > ALARM_ERRORS * (row.std_error or 0.0) + ALARM_NATS]
-    if alarms:
-        worst = max(alarms, key=lambda row: row.value or 0.0)
+    found = alarm(rows)
+    if found.worst is not None:
         console.print(
-            f"ALARM: in {len(alarms):,} of {len(rises):,} cases I(X;T) rises from a layer to the next, most "
-            f"by {number(worst)} from {worst.params['from_layer']} to {worst.layer} at step {worst.step:,}: "
+            f"ALARM: in {found.n_alarms:,} of {found.n_cases:,} cases I(X;T) rises from a layer to the next, "
+            f"most by {number(found.worst)} from {found.worst.params['from_layer']} to "
+            f"{found.worst.layer} at step {found.worst.step:,}: "
             "impossible where all comes through the former. Extract with more realizations.",
             markup=False,
         )
+
+
+def print_findings(results: Results, units: Units, *, to_stderr: bool) -> None:
+    """Print what the results show, in a few sentences; to stderr where stdout is for numbers alone."""
+    lines = sentences(find(results), units)
+    if to_stderr:
+        for line in lines:
+            click.echo(f"repstat: {printable(line)}", err=True)
+        return
+    console = PipeConsole(width=_width(), highlight=False)
+    console.print("\nfindings", style="italic")
+    for line in lines:
+        console.print(f"- {printable(line)}", markup=False)

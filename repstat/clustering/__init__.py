@@ -5,9 +5,10 @@ from types import ModuleType
 from typing import Any
 
 from repstat.clustering.diagnostics import Clustering, clustering
+from repstat.clustering.geometry import Geometry, geometry
 from repstat.clustering.summary import DistanceSummary, distance_edges
 
-__all__ = ["Clustering", "DistanceSummary", "clustering", "distance_edges"]
+__all__ = ["Clustering", "DistanceSummary", "Geometry", "clustering", "distance_edges", "geometry"]
 
 
 class _CallableModule(ModuleType):

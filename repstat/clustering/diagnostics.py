@@ -153,7 +153,7 @@ def _clustering(
     max_samples: int,
     seed: int,
 ) -> Clustering:
-    subset, notes = _subset(len(matrix), max_samples, seed)
+    subset, notes = choose_subset(len(matrix), max_samples, seed)
     scale = binary_scale(matrix) or 1.0
     kinds = np.zeros(len(subset), np.int64) if classes is None else classes[subset]
     # Classes in contiguous rows make relations rectangles of the table of pairs.
@@ -167,7 +167,7 @@ def _clustering(
     cosine = Measure(Grid(-1.0, 1.0, n_bins), 1.0)
     groups = group_rows(matrix[subset]).inverse
     with one_blas_thread():
-        n_zero = count_pairs(points, groups, kinds, distance, cosine, _rounding(matrix, scale))
+        n_zero = count_pairs(points, groups, kinds, distance, cosine, rounding_of(matrix, scale))
         auc = (
             auc_influence(distance, points, groups, kinds)
             if len(subset) < len(matrix) and radius and distance.other.n_pairs
@@ -190,7 +190,8 @@ def _clustering(
     )
 
 
-def _subset(n_samples: int, max_samples: int, seed: int) -> tuple[Integers, tuple[str, ...]]:
+def choose_subset(n_samples: int, max_samples: int, seed: int) -> tuple[Integers, tuple[str, ...]]:
+    """Return the samples to count, all of them or a random part, and what to say of it."""
     if n_samples <= max_samples:
         return np.arange(n_samples), ()
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=_PRIVATE_KEY))
@@ -198,7 +199,7 @@ def _subset(n_samples: int, max_samples: int, seed: int) -> tuple[Integers, tupl
     return subset, (f"pairs of a random subset of {max_samples} of {n_samples} samples",)
 
 
-def _rounding(matrix: Matrix, scale: float) -> float:
+def rounding_of(matrix: Matrix, scale: float) -> float:
     """Return how far from the mean, over `scale`, a row may lie that equals it but for rounding.
 
     For every varying unit half an epsilon of its magnitude for the row, and as much for the mean.

@@ -310,16 +310,65 @@ def _tiles(points: Floats, groups: Integers, classes: Integers) -> Iterator[_Til
         n_head = int(np.searchsorted(classes, classes[stop - 1], side="right")) - start
         same = classes[start:stop, None] == classes[start : start + n_head]
         n_zero = 0, 0
-        # Identical and close rows are rare, and one look at the smallest distance finds most tiles without.
-        if squared.min() <= threshold:
-            identical = groups[start:stop, None] == groups[start:]
-            close = ((squared < threshold) & ~identical).any(axis=1)
-            if close.any():
-                squared[close] = cdist(points[start:stop][close], points[start:], "sqeuclidean")
-            squared[identical] = 0.0
+        identical = _mend(squared, points, groups, slice(start, stop), slice(start, None), threshold)
+        if identical is not None:
             identical[:, : stop - start][repeated] = False
             n_same = int(np.count_nonzero(identical[:, :n_head] & same))
             n_zero = int(np.count_nonzero(identical)) - n_same, n_same
         squared[:, : stop - start][repeated] = 0.0
         lengths = np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
         yield _Tile(start, stop, gram, lengths, same, repeated, n_zero)
+
+
+def distance_rows(points: Floats, groups: Integers, rows: Integers) -> Iterator[tuple[Integers, Floats]]:
+    """Yield some of the rows and their squared distances to every row, infinite to itself.
+
+    Parameters
+    ----------
+    points, groups
+        As of `count_pairs`; classes play no part.
+    rows
+        Shape (n_rows,): whose distances are wanted.
+
+    Yields
+    ------
+    some, squared
+        Shapes (n_some,) and (n_some, n_samples).
+    """
+    square = np.einsum("ij,ij->i", points, points)
+    threshold = GRAM_DISTANCE**2 * square.max(initial=0.0)
+    n_rows = max(1, TILE_ELEMENTS // len(points))
+    for start in range(0, len(rows), n_rows):
+        some = rows[start : start + n_rows]
+        squared = points[some] @ points.T
+        squared *= -2.0
+        squared += square[some, None]
+        squared += square
+        own = np.arange(len(some)), some
+        squared[own] = np.inf
+        _mend(squared, points, groups, some, slice(None), threshold)
+        np.maximum(squared, 0.0, out=squared)
+        squared[own] = np.inf
+        yield some, squared
+
+
+def _mend(
+    squared: Floats,
+    points: Floats,
+    groups: Integers,
+    rows: slice | Integers,
+    columns: slice,
+    threshold: float,
+) -> NDArray[np.bool_] | None:
+    """Correct squared distances that cancelled, in place, and return which rows are identical to which.
+
+    Identical and close rows are rare, and one look at the smallest distance finds most tiles without: None.
+    """
+    if squared.min() > threshold:
+        return None
+    identical: NDArray[np.bool_] = groups[rows, None] == groups[columns]
+    close = ((squared < threshold) & ~identical).any(axis=1)
+    if close.any():
+        squared[close] = cdist(points[rows][close], points[columns], "sqeuclidean")
+    squared[identical] = 0.0
+    return identical

@@ -54,13 +54,14 @@ LEFT_OUT_ROWS, LEFT_OUT_NOISES = 3, 2
 class Terms:
     """Positions of the terms of a `ChannelMeasure`; all are means over inputs and noise, in nats.
 
-    The first two are those that the tolerance is for: I(X;T) = ln m - `RESIDUAL`, I(Y;T) = `LABEL`.
-    `CONDITIONAL` is h(T|X) - h(Z) of the estimated channel. `LINEARISED` is ln m - I(X;T) where h(T|X) is
-    that of Gaussians of the realizations' covariance, which is never smaller.
+    The first two are those that the tolerance is for: I(X;T) = ln m - `RESIDUAL`, I(Y;T) = H(Y) -
+    `EQUIVOCATION`, which is H(Y|T): no term is negative, so neither information is above its entropy whatever
+    inputs were repeated. `CONDITIONAL` is h(T|X) - h(Z) of the estimated channel. `LINEARISED` is ln m -
+    I(X;T) where h(T|X) is that of Gaussians of the realizations' covariance, which is never smaller.
     """
 
     RESIDUAL = 0
-    LABEL = 1
+    EQUIVOCATION = 1
     CONDITIONAL = 2
     LINEARISED = 3
 
@@ -105,6 +106,11 @@ class Channel:
     def class_sizes(self) -> Floats:
         """Inputs per class."""
         return np.bincount(self.classes).astype(np.float64)
+
+    @property
+    def surprise(self) -> Floats:
+        """Of every input -ln of the share of its class; the mean is H(Y)."""
+        return np.asarray(np.log(self.n_inputs / self.class_sizes)[self.classes])
 
     def halved(self) -> "Channel":
         """Return the channel from half the realizations of both kinds, at least one."""
@@ -169,22 +175,22 @@ class ChannelMeasure:
         alone = Mixture(own, np.ones(len(own)), np.array([0, len(own)]))
         within = self._log_sums(alone, members, noise, std).everyone
         everyone, inside = np.logaddexp(0.0, sums.everyone), np.logaddexp(0.0, within)
-        n_class = channel.class_sizes[channel.classes[i]]
-        label = np.logaddexp(0.0, sums.same_class) - everyone + log(channel.n_inputs / n_class)
+        # ln p(y|t) is not above zero, but for rounding and what was skipped.
+        equivocation = np.maximum(everyone - np.logaddexp(0.0, sums.same_class), 0.0)
         log_c = log(len(own))
         residual = everyone - inside
         excess = gaussian_excess(own, std)
         terms = np.stack(
             [
                 residual.mean(axis=0),
-                label.mean(axis=0),
+                equivocation.mean(axis=0),
                 log_c - inside.mean(axis=0),
                 everyone.mean(axis=0) - log_c + excess,
             ]
         )
         if not first:
             return Found(terms, np.empty(0))
-        between = [_variance(term.mean(axis=1)) for term in (residual, label)]
+        between = [_variance(term.mean(axis=1)) for term in (residual, equivocation)]
         gaps = self._gaps(i, own, centre, members, noise, std) if self.with_gaps else np.full(3, np.nan)
         return Found(terms, np.append(gaps, between))
 
@@ -243,26 +249,49 @@ class ChannelMeasure:
         return gaps
 
 
-def log_densities(channel: Channel, noise_std: float) -> Floats | None:
-    """Return what tells of every input how crowded its surroundings are, at three scales.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the mean activations of all inputs tell of each one.
 
-    The logarithm of the sum of normal kernels over the mean activations of all inputs; their width is the
-    noise together with the mean spread of realizations, times 1, 2 and 4. Shape (m, 3); None for very many
-    inputs.
+    Parameters
+    ----------
+    log_densities
+        Shape (m, 3): how crowded it is. The logarithm of the sum of normal kernels over all inputs; their
+        width is the noise together with the mean spread of realizations, times 1, 2 and 4.
+    doubt
+        Shape (m,): -ln of the share that the own class has in the sum of the second width, in nats. It is
+        about what the input adds to H(Y|T).
     """
-    if channel.n_inputs > MAX_COMPARED:
-        return None
-    points = channel.recorded.mean(axis=1)
-    points = points - points.mean(axis=0)
-    own = [np.asarray(some, np.float64).var(axis=0).mean() for some in channel.realizations]
-    width = sqrt(noise_std**2 + float(np.mean(own)))
-    mixture = Mixture(points, np.ones(len(points)), np.array([0, len(points)]))
-    found = np.empty((len(points), 3))
-    for rows in slices(len(points), max(1, TILE_ELEMENTS // len(points))):
-        squares = half_distances(mixture, rows, width)
-        for k, scale in enumerate((1.0, 2.0, 4.0)):
-            found[rows, k] = log_sum_exp(-squares / (scale * width) ** 2)
-    return found
+
+    log_densities: Floats
+    doubt: Floats
+
+    @classmethod
+    def of(cls, channel: Channel, noise_std: float) -> "Surroundings | None":
+        """Compare each input with all others; None for very many."""
+        if channel.n_inputs > MAX_COMPARED:
+            return None
+        points = channel.recorded.mean(axis=1)
+        points = points - points.mean(axis=0)
+        own = [np.asarray(some, np.float64).var(axis=0).mean() for some in channel.realizations]
+        width = sqrt(noise_std**2 + float(np.mean(own)))
+        mixture = Mixture(points, np.ones(len(points)), np.array([0, len(points)]))
+        found, doubt = np.empty((len(points), 3)), np.empty(len(points))
+        for rows in slices(len(points), max(1, TILE_ELEMENTS // len(points))):
+            squares = half_distances(mixture, rows, width)
+            for k, scale in enumerate((1.0, 2.0, 4.0)):
+                found[rows, k] = log_sum_exp(-squares / (scale * width) ** 2)
+            squares[channel.classes[rows, None] != channel.classes] = np.inf
+            doubt[rows] = found[rows, 1] - log_sum_exp(-squares / (2.0 * width) ** 2)
+        return cls(found, np.maximum(doubt, 0.0))
+
+    def missed(self, some: Integers) -> float:
+        """Return how much more `doubt` varies over all inputs than over `some`, in nats squared.
+
+        Inputs between the classes may be so few that none was repeated: then nothing that was sampled
+        tells of them, and an error from it alone would be zero.
+        """
+        return max(0.0, float(self.doubt.var() - self.doubt[some].var()))
 
 
 def radius(points: Floats) -> float:

@@ -61,13 +61,17 @@ LONELY_NOISES = 2
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to sample, and how well: common to all noise standard deviations."""
+    """What to sample, and how well: common to all noise standard deviations.
+
+    `quadrature` allows integrals in place of draws; without, many levels share one product in any dimension.
+    """
 
     mixture: Mixture
     tolerance: float
     max_draws: int
     seed: int
     backend: Backend
+    quadrature: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def sample_mixture(request: Request, stds: Sequence[float]) -> list[MixtureTerms
     for std in dict.fromkeys(stds):
         if mixture.radius == 0.0 or mixture.radius > DRAW_RADIUS * std:
             continue
-        integrable = grid.worth_it(mixture, std)
+        integrable = request.quadrature and grid.worth_it(mixture, std)
         part = replace(request, tolerance=np.inf) if integrable else request
         few = _few_neighbours(part, std)
         if not integrable and mixture.radius <= ROW_RADIUS * std and not few:

@@ -39,8 +39,8 @@ class NetworkMI:
         other end, exact where noise is small enough for the network to be linear in it.
     halvings
         I(X;T) from half the realizations, a quarter, ...: (recorded, conditional, value) of each.
-    bias
-        By how much `input` may err upward for too few realizations, as its halvings tell.
+    bias, label_bias
+        By how much `input` and `label` may err upward for too few realizations, as the halvings tell.
     noise_std
         Standard deviation of the layer's own noise.
     n_recorded, n_conditional, n_repeated
@@ -55,6 +55,7 @@ class NetworkMI:
     linearised: Estimate
     halvings: tuple[tuple[int, int, float], ...]
     bias: float
+    label_bias: float
     noise_std: float
     n_recorded: int
     n_conditional: int
@@ -82,17 +83,19 @@ class Claims:
         gap, class_gap, own_gap = self.sampled.extras[:3]
         value, linearised = log_m - means[Terms.RESIDUAL], log_m - means[Terms.LINEARISED]
         curve = [value, *(log_m - half.means[Terms.RESIDUAL] for _, half in self.halves)]
-        numbers = [one.n_recorded for one in (self.channel, *(half for half, _ in self.halves))]
-        most = max(0.0, float(means[Terms.CONDITIONAL]))
-        bias = most if self.channel.n_recorded == 1 else min(most, _bias(curve, numbers))
+        bias = self._bias(curve)
+        label_curve = [-one.means[Terms.EQUIVOCATION] for one in (self.sampled, *(s for _, s in self.halves))]
+        label_bias = min(bias, self._bias(label_curve))
         of_input = self._estimate(value, errors[Terms.RESIDUAL], self.ceiling, bias)
         of_input = replace(
             of_input, population_lower=_finite(value - own_gap), population_upper=_finite(value + gap)
         )
-        conditional = self._estimate(means[Terms.CONDITIONAL], errors[Terms.CONDITIONAL], None, bias)
+        # Of C realizations at different places the entropy is ln C above that of the noise, and not more.
+        log_c = log(self.channel.n_conditional)
+        conditional = self._estimate(means[Terms.CONDITIONAL], errors[Terms.CONDITIONAL], log_c, bias)
         return NetworkMI(
             input=of_input,
-            label=self._label(float(gap), float(class_gap), bias) if labelled else None,
+            label=self._label(float(gap), float(class_gap), label_bias) if labelled else None,
             conditional_entropy=conditional,
             linearised=self._estimate(linearised, errors[Terms.LINEARISED], self.ceiling, 0.0),
             halvings=tuple(
@@ -100,6 +103,7 @@ class Claims:
                 for (half, _), point in zip(self.halves, curve[1:], strict=True)
             ),
             bias=bias,
+            label_bias=label_bias,
             noise_std=noise_std,
             n_recorded=self.channel.n_recorded,
             n_conditional=self.channel.n_conditional,
@@ -108,14 +112,30 @@ class Claims:
             seed=seed,
         )
 
+    def _bias(self, curve: Sequence[float]) -> float:
+        """Return by how much an information may be too large, of its values from all realizations and fewer.
+
+        At most h(T|X) - h(Z), here that of Gaussians, which does not end at ln C. Of a single realization
+        nothing is known: then it is the whole of I(X;T).
+        """
+        value = max(0.0, log(self.channel.n_inputs) - float(self.sampled.means[Terms.RESIDUAL]))
+        if self.channel.n_conditional == 1:
+            return value
+        means = self.sampled.means
+        gaussian = means[Terms.CONDITIONAL] + max(0.0, means[Terms.LINEARISED] - means[Terms.RESIDUAL])
+        most = min(value, max(0.0, float(gaussian)))
+        if self.channel.n_recorded == 1:
+            return most
+        numbers = [one.n_recorded for one in (self.channel, *(half for half, _ in self.halves))]
+        return min(most, _bias(curve, numbers))
+
     def _label(self, gap: float, class_gap: float, bias: float) -> Estimate:
-        sizes = self.channel.class_sizes
-        share = sizes / sizes.sum()
-        entropy = float(-(share @ np.log(share)))
-        value = float(self.sampled.means[Terms.LABEL])
+        sizes, entropy = self.channel.class_sizes, float(self.channel.surprise.mean())
         if len(sizes) == 1:
             return self._estimate(0.0, 0.0, 0.0, 0.0)
-        found = self._estimate(value, self.sampled.errors[Terms.LABEL], min(entropy, self.ceiling), bias)
+        value = entropy - float(self.sampled.means[Terms.EQUIVOCATION])
+        error = self.sampled.errors[Terms.EQUIVOCATION]
+        found = self._estimate(value, error, min(entropy, self.ceiling), bias)
         below = _finite(value - class_gap) if sizes.min() > 1 else None
         return replace(found, population_lower=below, population_upper=_finite(value + gap))
 
@@ -129,8 +149,8 @@ class Claims:
         elif bias > self.tolerance:
             status, reason = (
                 Status.TOO_FEW_REALIZATIONS,
-                f"{self.channel.n_recorded} and {self.channel.n_conditional} realizations: I(X;T) is too "
-                f"large by up to about {bias:.2g} nat, above the tolerance {self.tolerance:g}",
+                f"{self.channel.n_recorded} and {self.channel.n_conditional} realizations: I is too large "
+                f"by up to about {bias:.2g} nat, above the tolerance {self.tolerance:g}",
             )
         elif error > self.tolerance:
             known = f"the standard error {error:.2g} is above the tolerance {self.tolerance:g}"
@@ -148,7 +168,7 @@ class Claims:
 
 
 def _bias(curve: Sequence[float], numbers: Sequence[int]) -> float:
-    """Return by how much the first value is too large.
+    """Return by how much the first value is too large, by the larger step: either may be small by chance.
 
     Parameters
     ----------
@@ -158,13 +178,17 @@ def _bias(curve: Sequence[float], numbers: Sequence[int]) -> float:
         How many realizations these are.
     """
     steps = [b - a for a, b in pairwise(curve)]
-    if not steps or steps[0] <= 0.0:
+    if not steps:
         return 0.0
     factors = [a / b for a, b in pairwise(numbers)]
     exponent = SLOWEST
-    if len(steps) > 1 and steps[1] > steps[0]:
+    if len(steps) > 1 and steps[1] > steps[0] > 0.0:
         exponent = min(max(log(steps[1] / steps[0]) / log(factors[1]), SLOWEST), FASTEST)
-    return float(steps[0] / (factors[0] ** exponent - 1.0))
+    found, shrunk = 0.0, 1.0
+    for step, factor in zip(steps, factors, strict=True):
+        found = max(found, step / (factor**exponent - 1.0) / shrunk)
+        shrunk *= factor**exponent
+    return float(found)
 
 
 def _finite(value: float) -> float | None:

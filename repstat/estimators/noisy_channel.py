@@ -190,7 +190,7 @@ def noisy_mi(
         ]
         return found if several else found[0]
     with one_blas_thread():
-        mixture, scale, n_distinct = _mixture(matrix, stds, classes)
+        mixture, scale, n_distinct = distinct_mixture(matrix, stds, classes)
         relative = [std / scale for std in stds]
         bounds = _bounds(mixture, relative)
         sampled = sample_mixture(Request(mixture, tolerance, max_draws, seed, backend), relative)
@@ -238,7 +238,7 @@ def pairwise_bounds(activations: ArrayLike, noise_std: float) -> tuple[float, fl
             what="activations are not finite", why=reason, fix="Leave out the samples concerned."
         )
     with one_blas_thread():
-        mixture, scale, _ = _mixture(matrix, [std], None)
+        mixture, scale, _ = distinct_mixture(matrix, [std], None)
         (bounds,) = mixture_bounds(mixture, [std / scale])
     return bounds.lower, bounds.upper
 
@@ -271,7 +271,9 @@ def checked_positive(name: str, value: float, kind: str = "") -> float:
     return number
 
 
-def _mixture(matrix: Matrix, stds: Sequence[float], classes: Integers | None) -> tuple[Mixture, float, int]:
+def distinct_mixture(
+    matrix: Matrix, stds: Sequence[float], classes: Integers | None
+) -> tuple[Mixture, float, int]:
     """Collapse equal samples of equal class to weighted centres.
 
     Returns

@@ -12,6 +12,7 @@ IEEE Trans. Inf. Theory 66 (2020) 4368, doi:10.1109/TIT.2020.2975480, arXiv:1905
 """
 
 from dataclasses import dataclass, replace
+from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike
 from repstat.arrays import Floats, Integers, checked_integer, class_indices, nonfinite_reason
 from repstat.errors import UsageError
 from repstat.estimators.backend import Backend
-from repstat.estimators.channel import SOURCES, Channel, ChannelMeasure, log_densities
+from repstat.estimators.channel import SOURCES, Channel, ChannelMeasure, Surroundings, Terms
 from repstat.estimators.engines import MOST_SKIPPED, SKIPPED
 from repstat.estimators.network_claims import Claims, NetworkMI
 from repstat.estimators.noisy_channel import (
@@ -105,8 +106,8 @@ def sample_propagation_mi(
         return _first_layer(recorded, noise_std, labels, input_entropy, options)
     repeated, realizations = _repeated(recorded, conditional, conditional_samples)
     backend = Backend.open(device)
-    for name, array in (("values", recorded), ("conditional", realizations)):
-        if reason := nonfinite_reason(array.reshape(-1, n_units)):
+    for name, array in (("values", recorded.swapaxes(0, 1)), ("conditional", realizations)):
+        if reason := nonfinite_reason(array.reshape(len(array), -1)):
             return _undefined(
                 f"{name}: {reason}", recorded, realizations, noise_std, seed, labels is not None
             )
@@ -149,9 +150,12 @@ class _Run:
         order, n_visits = rng.permutation(n_repeated), np.zeros(n_repeated, np.int64)
         measure = ChannelMeasure(channel, n_sources, order, bias, self.backend, n_visits, with_gaps)
         share = n_repeated / channel.n_inputs
-        covariates = None
-        if share < 1.0 and (known := log_densities(channel, self.noise_std)) is not None:
-            covariates = (known - known.mean(axis=0))[channel.repeated[order]]
+        around = Surroundings.of(channel, self.noise_std) if share < 1.0 else None
+        # The repeated inputs do not have the classes in the proportions of all.
+        known = channel.surprise[:, None]
+        if around is not None:
+            known = np.column_stack([known, around.log_densities])
+        known = (known - known.mean(axis=0))[channel.repeated[order]]
         sampler = Sampler(
             slots,
             measure,
@@ -162,7 +166,7 @@ class _Run:
             max_draws=self.max_draws,
             rng=rng,
             share=share,
-            covariates=covariates,
+            covariates=known,
         )
         (found,) = sampler.run()
         # Two-stage sampling: the choice of sources counts as far as the inputs are all there.
@@ -171,6 +175,10 @@ class _Run:
         by_sources = share * float(np.mean(1.0 / used - 1.0 / n_conditional)) / len(visited)
         errors = found.errors.copy()
         errors[:2] = np.sqrt(np.square(errors[:2]) + by_sources * found.extras[3:])
+        if around is not None:
+            met = channel.repeated[order[n_visits > 0]]
+            by_missed = around.missed(met) * (1.0 - len(met) / channel.n_inputs) / len(met)
+            errors[Terms.EQUIVOCATION] = np.hypot(errors[Terms.EQUIVOCATION], sqrt(by_missed))
         return replace(found, errors=errors)
 
     def halve(self, channel: Channel) -> list[tuple[Channel, Sampled]]:
@@ -251,6 +259,7 @@ def _first_layer(
         linearised=found.input,
         halvings=(),
         bias=0.0,
+        label_bias=0.0,
         noise_std=noise_std,
         n_recorded=len(recorded),
         n_conditional=1,
@@ -277,6 +286,7 @@ def _undefined(
         linearised=nothing,
         halvings=(),
         bias=0.0,
+        label_bias=0.0,
         noise_std=noise_std,
         n_recorded=len(recorded),
         n_conditional=realizations.shape[1],

@@ -44,8 +44,8 @@ LEAST_POINTS = 128
 MAX_NOISES = 512
 """Noises of one call of the kernel: bounds memory."""
 
-LEAST_REGRESSED = 32
-"""Slots from which on covariates are used: their coefficients are estimated, too."""
+SLOTS_PER_COVARIATE = 8
+"""Slots for each covariate that is used: its coefficient is estimated, too."""
 
 MOST_LEVERAGE = 20.0
 """Squared distance of the slots' covariates from those of all rows, in standard errors of their mean: as many
@@ -53,6 +53,9 @@ as there are covariates on average, and above this once in some thousand times w
 
 COLLINEAR = 1e-6
 """Covariates that vary less than this beside others are not told apart."""
+
+MOST_DRAWN = 0.9
+"""How much of its own residual a slot may explain: above this it is the regression alone."""
 
 FUTILE = 0.1
 """Share of the variance by rows: once all slots were visited and noise adds less than this, it is enough."""
@@ -185,7 +188,7 @@ class Sampler:
         Of the rows that the result is about, how much is in the slots.
     covariates
         Shape (n_slots, n_covariates): what is known of all rows that the result is about, and explains some
-        of the difference between slots; less the mean over all those rows.
+        of the difference between slots; less the mean over all those rows. The first are used first.
     """
 
     def __init__(
@@ -251,10 +254,10 @@ class Sampler:
             if record.done or not record.sums:
                 continue
             _, noise, rows = self._means(record)
-            reached = (noise + rows)[:2].max() <= self._tolerance**2
-            futile = len(record.sums) == self._n_slots and bool((noise <= FUTILE * rows)[:2].all())
-            futile = futile and bool(rows.any())
-            record.done = bool(reached) or futile
+            reached = noise + rows <= self._tolerance**2
+            # Each term by itself: one that is precise already need not wait for noise that helps neither.
+            futile = (len(record.sums) == self._n_slots) & (noise <= FUTILE * rows) & (rows > 0.0)
+            record.done = bool((reached | futile)[:2].all())
 
     def _visit(self, slot: int, n_points: int) -> None:
         """Let a slot meet the next points of every sequence."""
@@ -289,9 +292,10 @@ class Sampler:
         if unseen > 0.0:
             in_slots = table.var(axis=2, ddof=1).mean(axis=0) / n_replicates
             of_slots = table.mean(axis=2)
-            if self._covariates is not None and n_visited >= LEAST_REGRESSED:
-                of_slots, penalty = _explained_away(of_slots, self._covariates[:n_visited])
-                means, unseen = of_slots.mean(axis=0), unseen * penalty
+            n_used = n_visited // SLOTS_PER_COVARIATE
+            if self._covariates is not None and n_used > 0:
+                means, of_slots, penalty = _explained_away(of_slots, self._covariates[:n_visited, :n_used])
+                unseen *= penalty
             rows = unseen * _between(of_slots, in_slots) / n_visited
         return means, noise, rows
 
@@ -316,12 +320,11 @@ def _widening(n_replicates: int) -> float:
     return float(stdtrit(max(1.0, (n_replicates - 1) * 2.0 / 3.0), 0.975) / ndtri(0.975))
 
 
-def _explained_away(means: Floats, covariates: Floats) -> tuple[Floats, float]:
-    """Return slots' means less what covariates of mean zero explain by linear regression, and its penalty.
+def _explained_away(means: Floats, covariates: Floats) -> tuple[Floats, Floats, float]:
+    """Return the mean over slots with what covariates of mean zero explain by linear regression taken off.
 
-    The mean over slots is then the regression estimator of survey sampling (Cochran, chapter 7), whose
-    variance is larger by the penalty, since the slopes are estimated. Where the slots do not show what the
-    covariates are like, or their mean would lie outside all of them, that is extrapolation: they stay as
+    This is the regression estimator of survey sampling (Cochran, chapter 7). Where the slots do not show what
+    the covariates are like, or the mean would lie outside all of them, that is extrapolation: they stay as
     they are.
 
     Parameters
@@ -330,6 +333,12 @@ def _explained_away(means: Floats, covariates: Floats) -> tuple[Floats, float]:
         Shape (n_slots, n_terms).
     covariates
         Shape (n_slots, n_covariates).
+
+    Returns
+    -------
+    middle, of_slots, penalty
+        The mean; the slots as they differ from regressions without them (the jackknife: residuals are
+        small where a slot draws the line to itself); by what the variance is larger as slopes are estimated.
     """
     offset = covariates.mean(axis=0)
     left, scales, right = np.linalg.svd(covariates - offset, full_matrices=False)
@@ -337,12 +346,18 @@ def _explained_away(means: Floats, covariates: Floats) -> tuple[Floats, float]:
     inverse = right[known].T / scales[known]
     leverage = len(means) * float(np.square(offset @ inverse).sum())
     if not known.any() or leverage > MOST_LEVERAGE:
-        return means, 1.0
+        return means.mean(axis=0), means, 1.0
     slopes = inverse @ (left[:, known].T @ (means - means.mean(axis=0)))
     adjusted = means - covariates @ slopes
     middle = adjusted.mean(axis=0)
+    drawn = np.minimum(1.0 / len(means) + np.square(left[:, known]).sum(axis=1), MOST_DRAWN)
+    left_out = middle + (adjusted - middle) / (1.0 - drawn[:, None])
     inside = (middle >= means.min(axis=0)) & (middle <= means.max(axis=0))
-    return np.where(inside, adjusted, means), 1.0 + leverage / len(means)
+    return (
+        np.where(inside, middle, means.mean(axis=0)),
+        np.where(inside, left_out, means),
+        1.0 + leverage / len(means),
+    )
 
 
 def _between(means: Floats, noise: Floats) -> Floats:

@@ -6,6 +6,7 @@ Writing needs POSIX locks.
 
 from repstat.store.checkpoint import CheckpointWriter
 from repstat.store.layout import predicted_bytes
+from repstat.store.lock import OutputLock, output_lock
 from repstat.store.merge import merge
 from repstat.store.noise import Conditional, NoiseRecord
 from repstat.store.reader import Store, open_store
@@ -21,11 +22,13 @@ __all__ = [
     "Conditional",
     "LayerView",
     "NoiseRecord",
+    "OutputLock",
     "Samples",
     "Store",
     "StoreWriter",
     "merge",
     "open_store",
+    "output_lock",
     "predicted_bytes",
     "verify",
 ]

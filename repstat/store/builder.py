@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from repstat.store.encode import write_header, write_records
 from repstat.store.header import Header, Records
+from repstat.store.signals import uninterrupted
 from repstat.store.staging import StagedFile
 from repstat.store.storefile import StoreFile, load, value_problems
 from repstat.store.structure import broken
-from repstat.store.values import ValueRecord, ValueTally, put_rows
+from repstat.store.values import ValueTally, put_rows
 
 
 class StoreFileBuilder:
@@ -24,6 +25,9 @@ class StoreFileBuilder:
         The name the file gets on `commit`.
     header
         All that is known beforehand.
+    records
+        Of all values, if they are known: of a copy, they are compared when it is read back, and the values
+        need not be hashed on the way.
 
     Raises
     ------
@@ -31,19 +35,21 @@ class StoreFileBuilder:
         From every method, if the disk failed; `discard` it then.
     """
 
-    def __init__(self, final: Path, header: Header) -> None:
+    def __init__(self, final: Path, header: Header, records: Records | None = None) -> None:
         self._final = final
-        self._staged = StagedFile(final)
-        try:
-            self._values = write_header(self._staged.h5, header)
-            self._staged.check()
-        except BaseException as error:
-            self._give_up(error)
+        self._records = records
         self._tables = header.tables
         self._tallies = {
             key: [ValueTally(table.n_streams) for _ in header.checkpoints]
             for key, table in self._tables.items()
         }
+        with uninterrupted():
+            self._staged = StagedFile(final)
+            try:
+                self._values = write_header(self._staged.h5, header)
+                self._staged.check()
+            except BaseException as error:
+                self._give_up(error)
 
     def _give_up(self, error: BaseException) -> NoReturn:
         """Discard the file; what the disk said explains more than what HDF5 made of it."""
@@ -57,17 +63,14 @@ class StoreFileBuilder:
         tally = self._tallies[key][checkpoint]
         stored = np.ascontiguousarray(rows, dtype=dataset.dtype)
         first = stream * self._tables[key].n_rows + tally.n_rows[stream]
-        put_rows(dataset, checkpoint, first, stored)
-        tally.add(stream, stored)
+        with uninterrupted():
+            put_rows(dataset, checkpoint, first, stored)
         self._staged.check()
+        tally.add(stream, stored, hashed=self._records is None)
 
     def n_rows(self, key: str, *, checkpoint: int = 0, stream: int = 0) -> int:
         """Count the rows so far."""
         return self._tallies[key][checkpoint].n_rows[stream]
-
-    def record(self, key: str, checkpoint: int) -> ValueRecord:
-        """Sum up what was appended."""
-        return self._tallies[key][checkpoint].record()
 
     def commit(self) -> StoreFile:
         """Complete the file, see it on the disk, read all of it back, and give it its name.
@@ -83,11 +86,15 @@ class StoreFileBuilder:
             If what was read back is not what was written.
         """
         try:
-            records = {key: tuple(t.record() for t in tallies) for key, tallies in self._tallies.items()}
-            write_records(self._staged.h5, records)
-            for dataset in self._values.values():
-                dataset.flush()
-            self._staged.seal()
+            records = self._records
+            if records is None:
+                records = {key: tuple(t.record() for t in tallies) for key, tallies in self._tallies.items()}
+            with uninterrupted():
+                write_records(self._staged.h5, records)
+                for dataset in self._values.values():
+                    dataset.flush()
+                self._staged.close()
+            self._staged.sync()
             written = self._read_back(records)
             self._staged.commit()
         except BaseException as error:

@@ -1,13 +1,19 @@
 """Keep two writers of one output apart, whatever HDF5's own locking is set to."""
 
+import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from repstat.errors import LockedError, ResourceError
+from repstat.errors import LockedError, ResourceError, UsageError
+from repstat.store import disk
+from repstat.store.output import check_parent, disk_errors, located
 
 
 class OutputLock:
@@ -31,7 +37,7 @@ class OutputLock:
 
     def __enter__(self) -> Self:
         while self._descriptor is None:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = self._open()
             try:
                 self._lock(descriptor)
                 if self._is_current(descriptor):
@@ -48,10 +54,32 @@ class OutputLock:
         trace: TracebackType | None,
     ) -> None:
         if self._descriptor is not None:
-            # Removed while still held: whoever waits on the old file finds out in _is_current.
-            self._path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            # Removed while still held: whoever waits on the old file finds out in _is_current. A lock file
+            # of ours is empty; one that cannot be removed does no harm.
+            try:
+                with contextlib.suppress(OSError):
+                    if os.fstat(descriptor).st_size == 0:
+                        disk.remove(self._path)
+            finally:
+                # A child process forked meanwhile has the descriptor too: closing would not be enough.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+                os.close(descriptor)
+
+    def _open(self) -> int:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            return os.open(self._path, flags, 0o666)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise
+            raise UsageError(
+                what="cannot lock the output",
+                path=self._output,
+                why=f"{self._path.name} is in the way: it is not a plain file",
+                fix="Remove it, or give another -o.",
+            ) from error
 
     def _lock(self, descriptor: int) -> None:
         try:
@@ -79,3 +107,25 @@ class OutputLock:
             return os.path.samestat(os.fstat(descriptor), self._path.stat())
         except FileNotFoundError:
             return False
+
+
+@contextmanager
+def output_lock(path: str | PathLike[str]) -> Iterator[OutputLock]:
+    """Lock an output before anything else is done for it, so that a second writer is told at once.
+
+    Raises
+    ------
+    LockedError
+        If another writer holds it.
+    UsageError, ResourceError
+        If nothing can be written there.
+    """
+    output = located(path)
+    check_parent(output)
+    lock = OutputLock(output)
+    with disk_errors(output):
+        lock.__enter__()
+    try:
+        yield lock
+    finally:
+        lock.__exit__(None, None, None)

@@ -1,6 +1,6 @@
 """Join stores of one trajectory into one file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -9,13 +9,13 @@ from typing import Any
 import h5py
 from numpy.typing import NDArray
 
-from repstat.errors import UsageError
+from repstat.errors import StoreDamagedError, UsageError
+from repstat.store import disk
 from repstat.store.builder import StoreFileBuilder
-from repstat.store.header import CREATOR
+from repstat.store.header import CREATOR, Records
 from repstat.store.layout import predicted_bytes
-from repstat.store.lock import OutputLock
+from repstat.store.lock import output_lock
 from repstat.store.output import (
-    check_parent,
     check_replaceable,
     check_space,
     disk_errors,
@@ -23,7 +23,7 @@ from repstat.store.output import (
 )
 from repstat.store.reader import joined_checkpoints, load_all, store_paths
 from repstat.store.staging import stale_files
-from repstat.store.storefile import StoreFile, reading, wrong_hash
+from repstat.store.storefile import StoreFile, reading, value_problems
 from repstat.store.values import blocks
 
 
@@ -35,7 +35,7 @@ def merge(
 ) -> Path:
     """Join stores with the same samples and layers and disjoint steps into one file.
 
-    All activations are checked on the way. A single path rewrites a folder as a file.
+    All activations are checked. A single path rewrites a folder as a file.
 
     Parameters
     ----------
@@ -63,11 +63,10 @@ def merge(
     output = located(out)
     if not paths:
         raise UsageError(what="there is nothing to merge", fix="Name at least one store.")
-    check_parent(output)
-    with disk_errors(output), OutputLock(output):
+    with output_lock(output), disk_errors(output):
         check_replaceable(output, overwrite=overwrite)
         for stale in stale_files(output.parent, output.name):
-            stale.unlink()
+            disk.remove(stale)
         files = load_all([file for path in paths for file in store_paths(Path(path))])
         header = files[0].header
         n_checkpoints = sum(len(file.header.checkpoints) for file in files)
@@ -97,27 +96,38 @@ def join(files: Sequence[StoreFile], output: Path) -> StoreFile:
     first = min(files, key=lambda file: file.header.steps[0]).header
     position = {checkpoint.step: index for index, checkpoint in enumerate(checkpoints)}
     header = replace(first, checkpoints=checkpoints, created_at="", creator=CREATOR)
-    builder = StoreFileBuilder(output, header)
+    builder = StoreFileBuilder(output, header, _joined_records(files, position))
     try:
         for file in files:
             _copy(file, builder, position)
         return builder.commit()
+    except StoreDamagedError:
+        # What was read back is not what the sources record. If one of them is to blame, it is named.
+        for problem in (found for file in files for found in value_problems(file)):
+            raise problem from None
+        raise
     finally:
         builder.discard()
 
 
-def _copy(file: StoreFile, builder: StoreFileBuilder, position: dict[int, int]) -> None:
+def _joined_records(files: Sequence[StoreFile], position: Mapping[int, int]) -> Records:
+    """Return the records of the joined file: those of the sources, in its order."""
+    found = {
+        position[step]: {key: records[source] for key, records in file.records.items()}
+        for file in files
+        for source, step in enumerate(file.header.steps)
+    }
+    return {key: tuple(found[i][key] for i in range(len(position))) for key in files[0].records}
+
+
+def _copy(file: StoreFile, builder: StoreFileBuilder, position: Mapping[int, int]) -> None:
     with file.open() as handle:
         for source, step in enumerate(file.header.steps):
-            target = position[step]
             for key, table in file.header.tables.items():
                 values = handle["layers"][key]["value"]
                 place = f"step {step}, layer {key}"
                 for stream, rows in _rows(file.path, place, values, source, table.n_streams):
-                    builder.append(key, rows, checkpoint=target, stream=stream)
-                found, recorded = builder.record(key, target).sha256, file.records[key][source].sha256
-                if found != recorded:
-                    raise wrong_hash(file.path, step, key, found, recorded)
+                    builder.append(key, rows, checkpoint=position[step], stream=stream)
 
 
 def _rows(

@@ -72,7 +72,7 @@ def exists_already(output: Path) -> UsageError:
     """Return the error for an output that nobody allowed to replace."""
     return UsageError(
         what=f"{output} already exists",
-        fix="Pass --overwrite, or give another -o; `extract --resume` completes a store.",
+        fix="Pass --overwrite, or give another -o; `extract` and `import` complete a store with --resume.",
     )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from repstat.errors import StoreDamagedError, UsageError
+from repstat.store import disk
 from repstat.store.reader import check_disjoint
-from repstat.store.staging import stale_files, sync_folder
+from repstat.store.staging import stale_files
 from repstat.store.storefile import StoreFile, load, value_problems
 
 _PART = re.compile(r"step-[0-9]{12,}\.h5")
@@ -28,8 +29,8 @@ class Parts:
     def create(self) -> None:
         """Make the folder, durably, if it is not there."""
         if not self.folder.is_dir():
-            self.folder.mkdir()
-            sync_folder(self.folder.parent)
+            disk.make_folder(self.folder)
+            disk.sync_folder(self.folder.parent)
 
     def load(
         self,
@@ -57,8 +58,11 @@ class Parts:
         self.files = []
         if not self.folder.is_dir():
             return
+        # Whoever renamed them may have died before the folder was synced, or made it and died.
+        disk.sync_folder(self.folder)
+        disk.sync_folder(self.folder.parent)
         for stale in stale_files(self.folder):
-            stale.unlink()
+            disk.remove(stale)
         for path in sorted(entry for entry in self.folder.iterdir() if entry.suffix == ".h5"):
             try:
                 file = take_over(load(path))
@@ -67,19 +71,22 @@ class Parts:
             except (StoreDamagedError, UsageError):
                 if not (discard and _PART.fullmatch(path.name)):
                     raise
-                path.unlink()
+                disk.remove(path)
             else:
                 self.files.append(file)
         check_disjoint(self.files)
 
     def remove(self, steps: frozenset[int]) -> None:
         """Remove the files whose steps are all among `steps`, and the folder if nothing is left in it."""
-        for file in self.files:
-            if steps.issuperset(file.header.steps):
-                file.path.unlink(missing_ok=True)
-        self.files = [file for file in self.files if not steps.issuperset(file.header.steps)]
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        gone = [file for file in self.files if steps.issuperset(file.header.steps)]
+        for file in gone:
+            disk.remove(file.path)
+            self.files.remove(file)
+        if self.folder.is_dir():
+            # A step that was given up must not come back after a loss of power.
+            disk.sync_folder(self.folder)
+            with contextlib.suppress(OSError):
+                disk.remove_folder(self.folder)
 
 
 class FolderSwap:
@@ -88,7 +95,8 @@ class FolderSwap:
     def __init__(self, output: Path) -> None:
         self._output = output
         self.staging = output.with_name(f"{output.name}.parts")
-        self._old = output.with_name(f"{output.name}.old")
+        # Not a name that somebody gives to a copy of his own.
+        self._old = output.with_name(f"{output.name}.replaced")
 
     def recover(self) -> None:
         """Complete a swap that a crash interrupted.
@@ -100,9 +108,14 @@ class FolderSwap:
         """
         if self._output.is_symlink() or (self._output.exists() and not self._output.is_dir()):
             raise UsageError(what=f"{self._output} is not a folder", fix="Give another -o.")
-        if self._old.is_dir() and not self._output.exists():
-            self._old.rename(self._output)
-            sync_folder(self._output.parent)
+        if not self._old.is_dir():
+            return
+        if self._output.exists():
+            disk.sync_folder(self._output.parent)
+            self._remove_old()
+        else:
+            disk.rename(self._old, self._output)
+            disk.sync_folder(self._output.parent)
 
     def in_use(self) -> bool:
         """Whether the output holds checkpoints.
@@ -128,9 +141,9 @@ class FolderSwap:
         """Let the staged folder take the place of the output."""
         self._remove_old()
         if self._output.exists():
-            self._output.rename(self._old)
-        self.staging.rename(self._output)
-        sync_folder(self._output.parent)
+            disk.rename(self._output, self._old)
+        disk.rename(self.staging, self._output)
+        disk.sync_folder(self._output.parent)
         self._remove_old()
 
     def _remove_old(self) -> None:
@@ -144,5 +157,5 @@ class FolderSwap:
                     fix="Move it away and run the same command again.",
                 )
         for entry in self._old.iterdir():
-            entry.unlink()
-        self._old.rmdir()
+            disk.remove(entry)
+        disk.remove_folder(self._old)

@@ -5,7 +5,7 @@ hash. Nothing but this module knows the paths inside.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstat.errors import UsageError
-from repstat.results import ROW_FIELDS, Histogram, Results, Row, Status
+from repstat.results import ROW_FIELDS, Histogram, Results, Row, Scatter, Status
+from repstat.store import disk
 from repstat.store.encode import put_texts, texts
 from repstat.store.header import CREATOR, DIGEST, metadata_digest, raw_attribute
 from repstat.store.lock import OutputLock
 from repstat.store.output import disk_errors
 from repstat.store.rules import Attribute, Data, Form, Group
 from repstat.store.schema import RESULTS_SCHEMA, RESULTS_VERSION, from_json, to_json
+from repstat.store.signals import uninterrupted
 from repstat.store.staging import StagedFile, stale_files
 from repstat.store.storefile import reading
 from repstat.store.structure import HDF5_ERRORS, broken, check_structure, open_for_reading
@@ -34,6 +36,7 @@ _NUMBERS = tuple(name for name in ROW_FIELDS if name not in (*_TEXT, *_INTEGERS)
 _NOISE_MODELS = ("", "measurement", "network")
 _ROOT_INTEGERS = ("synthetic", "n_samples", "n_classes")
 _HISTOGRAM_TEXT = ("layer", "quantity", "relation")
+_POINTS, _PLACES = ("samples", "labels"), ("coordinates", "shown")
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -48,6 +51,18 @@ _HISTOGRAM = Group(
     required=False,
     attributes=dict.fromkeys(_HISTOGRAM_TEXT, Attribute()),
     children={"edges": Data(("f8",), ("e",)), "counts": Data(("i8",), ("n", "b"))},
+)
+_SCATTER = Group(
+    own=("p", "a"),
+    required=False,
+    attributes={"layer": Attribute()},
+    children={
+        "axes": Data(("S",), ("a",)),
+        "coordinates": Data(("f8",), ("n", "p", "a")),
+        "samples": Data(("i8",), ("p",)),
+        "labels": Data(("i8",), ("p",)),
+        "shown": Data(("f8",), ("n",)),
+    },
 )
 _ROOT = Group(
     attributes={
@@ -73,6 +88,7 @@ _ROOT = Group(
         ),
         "layers": Group(children=_columns({"key": "S", "name": "S"}, ("l",))),
         "histograms": Group(children={"[0-9]{4,9}": _HISTOGRAM}),
+        "scatters": Group(children={"[0-9]{4,9}": _SCATTER}, required=False, since=1),
     },
 )
 RESULTS = Form(
@@ -98,11 +114,13 @@ def save_results(results: Results, path: Path, *, overwrite: bool = False) -> Pa
     with disk_errors(path, lambda: "The results were not saved."), OutputLock(path):
         check_output(path, overwrite=overwrite, probe=False)
         for stale in stale_files(path.parent, path.name):
-            stale.unlink()
+            disk.remove(stale)
         staged = StagedFile(path)
         try:
-            _write(results, columns, staged.h5)
-            staged.seal()
+            with uninterrupted():
+                _write(results, columns, staged.h5)
+                staged.close()
+            staged.sync()
             _read_back(staged.path, columns)
             staged.commit()
         except BaseException as error:
@@ -196,6 +214,11 @@ def _encoded(results: Results) -> Columns:
     for number, histogram in enumerate(results.histograms):
         columns[f"histograms/{number:04d}/edges"] = np.asarray(histogram.edges, "<f8")
         columns[f"histograms/{number:04d}/counts"] = np.asarray(histogram.counts, "<i8")
+    for number, scatter in enumerate(results.scatters):
+        place = f"scatters/{number:04d}"
+        columns[f"{place}/axes"] = texts(list(scatter.axes))
+        columns |= {f"{place}/{name}": np.asarray(getattr(scatter, name), "<i8") for name in _POINTS}
+        columns |= {f"{place}/{name}": np.asarray(getattr(scatter, name), "<f8") for name in _PLACES}
     return columns
 
 
@@ -210,7 +233,8 @@ def _write(results: Results, columns: Columns, file: h5py.File) -> None:
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         creator=CREATOR,
     )
-    file.attrs["schema_version"] = np.array(RESULTS_VERSION, dtype="<i8")
+    version = RESULTS_VERSION if results.scatters else (RESULTS_VERSION[0], 0)
+    file.attrs["schema_version"] = np.array(version, dtype="<i8")
     for name in _ROOT_INTEGERS:
         file.attrs[name] = np.array(int(getattr(results, name)), dtype="<i8")
     for group in ("rows", "checkpoints/metrics", "layers", "histograms"):
@@ -220,6 +244,8 @@ def _write(results: Results, columns: Columns, file: h5py.File) -> None:
     for number, histogram in enumerate(results.histograms):
         group = file[f"histograms/{number:04d}"]
         put_texts(group, **{name: getattr(histogram, name) for name in _HISTOGRAM_TEXT})
+    for number, scatter in enumerate(results.scatters):
+        put_texts(file[f"scatters/{number:04d}"], layer=scatter.layer)
     put_texts(file, **{DIGEST: metadata_digest(file)})
 
 
@@ -269,6 +295,7 @@ class _Decoder:
         return Results(
             rows=self._rows(layers, steps["step"]),
             histograms=self._histograms(layers, len(steps["step"])),
+            scatters=tuple(self._scatters(layers)),
             steps=tuple(steps["step"]),
             epochs=tuple(_optional(epoch) for epoch in steps["epoch"]),
             metrics=self._distinct("checkpoints/metrics/name", metrics["name"], map(tuple, metrics["value"])),
@@ -349,6 +376,17 @@ class _Decoder:
                 self._refuse(f"{place} @layer", f"there is no layer {layer[:60]!a}")
             found.append(Histogram(layer, quantity, relation, edges, counts))
         return tuple(found)
+
+    def _scatters(self, layers: Mapping[str, str]) -> Iterator[Scatter]:
+        for name, group in self._file["scatters"].items() if "scatters" in self._file else ():
+            place, layer = f"scatters/{name}", self._attribute(group, "layer")
+            if layer not in layers:
+                self._refuse(f"{place} @layer", f"there is no layer {layer[:60]!a}")
+            yield Scatter(
+                layer,
+                tuple(self._column(f"{place}/axes")),
+                **{column: group[column][...] for column in (*_POINTS, *_PLACES)},
+            )
 
 
 def _optional(value: float) -> float | None:

@@ -12,8 +12,9 @@ SYMBOLS = {
     "n": "checkpoints", "R": "realizations", "m": "samples", "d": "units of the layer",
     "q": "noisy layers", "K": "repeated inputs", "C": "realizations of a repeated input",
     "r": "rows", "k": "metrics", "l": "layers", "e": "edges", "b": "bins", "1": "entry",
+    "p": "points", "a": "axes",
 }  # fmt: skip
-"""Lengths that recur, in a store (first two lines) and in a results file."""
+"""Lengths that recur, in a store (first two lines) and in a results file (others)."""
 
 
 @dataclass(frozen=True, slots=True)

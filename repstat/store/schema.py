@@ -17,7 +17,7 @@ SCHEMA = "repstat/activation-store"
 SCHEMA_VERSION = (1, 1)
 """The newest that is read. What is written has the oldest that suffices."""
 RESULTS_SCHEMA = "repstat/results"
-RESULTS_VERSION = (1, 0)
+RESULTS_VERSION = (1, 1)
 KINDS = {SCHEMA: "an activation store", RESULTS_SCHEMA: "a results file"}
 LIBVER = ("v110", "v110")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"

@@ -10,7 +10,9 @@ from typing import Any
 
 import h5py
 
+from repstat.store import disk
 from repstat.store.schema import LIBVER
+from repstat.store.signals import uninterrupted
 
 
 class _Outlet(io.RawIOBase):
@@ -55,14 +57,14 @@ class _Outlet(io.RawIOBase):
     def _write_all(self, data: memoryview) -> None:
         position = self._position
         while data:
-            written = os.pwrite(self._descriptor, data, position)
+            written = disk.write(self._descriptor, data, position)
             data, position = data[written:], position + written
 
     def truncate(self, size: int | None = None) -> int:
         length = self._position if size is None else size
         if self.failure is None:
             try:
-                os.ftruncate(self._descriptor, length)
+                disk.truncate(self._descriptor, length)
             except BaseException as error:
                 self.failure = error
         return length
@@ -101,8 +103,7 @@ class StagedFile:
     def __init__(self, final: Path) -> None:
         self._final = final
         self.path = final.with_name(f"{final.name}.tmp-{os.getpid()}")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._descriptor = os.open(self.path, flags, 0o666)
+        self._descriptor = disk.create(self.path)
         self._outlet = _Outlet(self._descriptor)
         try:
             # Without a chunk cache rows go straight to the disk, and many layers need no memory.
@@ -121,18 +122,20 @@ class StagedFile:
         if self._outlet.failure is not None:
             raise self._outlet.failure
 
-    def seal(self) -> None:
-        """Close the file and see it on the disk."""
+    def close(self) -> None:
+        """Let HDF5 write the rest."""
         self.h5.close()
         self.check()
-        os.fsync(self._descriptor)
+
+    def sync(self) -> None:
+        """See the closed file on the disk."""
+        disk.sync(self._descriptor)
 
     def commit(self) -> None:
         """Give the file its name."""
-        self.path.replace(self._final)
-        sync_folder(self._final.parent)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        disk.rename(self.path, self._final)
+        disk.sync_folder(self._final.parent)
+        self._release()
 
     def discard(self) -> None:
         """Remove the file, whatever state it is in."""
@@ -141,19 +144,16 @@ class StagedFile:
         if self._outlet.failure is None:
             # HDF5 is about to flush what nobody wants: spare the disk.
             self._outlet.failure = InterruptedError()
-        with contextlib.suppress(Exception):
-            self.h5.close()
-        os.close(self._descriptor)
-        self._descriptor = -1
-        self.path.unlink(missing_ok=True)
+        with uninterrupted():
+            with contextlib.suppress(Exception):
+                self.h5.close()
+            # A disk that cannot even do this keeps a stale file, which the next writer removes.
+            with contextlib.suppress(OSError):
+                self._release()
+                disk.remove(self.path)
 
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
+    def _release(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
 
 

@@ -36,10 +36,12 @@ class ValueTally:
         self._hashes = [hashlib.sha256() for _ in range(n_streams)]
         self._n_nan = self._n_inf = 0
 
-    def add(self, stream: int, rows: NDArray[Any]) -> None:
-        """Count `rows`: shape (rows, units), C-contiguous, little-endian."""
-        self._hashes[stream].update(rows.data)
+    def add(self, stream: int, rows: NDArray[Any], *, hashed: bool = True) -> None:
+        """Count `rows`: shape (rows, units), C-contiguous, little-endian. Not `hashed`: how many, no more."""
         self.n_rows[stream] += len(rows)
+        if not hashed:
+            return
+        self._hashes[stream].update(rows.data)
         if not np.isfinite(rows).all():
             self._n_nan += int(np.isnan(rows).sum())
             self._n_inf += int(np.isinf(rows).sum())

@@ -9,17 +9,17 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from repstat.adapter import Layer
-from repstat.errors import StoreIncompleteError, UsageError
+from repstat.errors import ResourceError, StoreIncompleteError, UsageError
+from repstat.store import disk
 from repstat.store.agreement import differences, summary
 from repstat.store.builder import StoreFileBuilder
 from repstat.store.checkpoint import CheckpointWriter
 from repstat.store.header import Header
 from repstat.store.layout import predicted_bytes
-from repstat.store.lock import OutputLock
+from repstat.store.lock import OutputLock, output_lock
 from repstat.store.merge import join
 from repstat.store.noise import Conditional, NoiseRecord, check_noise
 from repstat.store.output import (
-    check_parent,
     check_replaceable,
     check_space,
     disk_errors,
@@ -28,8 +28,8 @@ from repstat.store.output import (
 )
 from repstat.store.parts import FolderSwap, Parts, part_name
 from repstat.store.schema import Checkpoint, Samples, check_layers, check_step, to_json
-from repstat.store.staging import stale_files, sync_folder
-from repstat.store.storefile import StoreFile, load
+from repstat.store.staging import stale_files
+from repstat.store.storefile import StoreFile, load, value_problems
 
 
 class StoreWriter:
@@ -58,6 +58,8 @@ class StoreWriter:
         Replace `path` if it exists, once the new store is complete.
     checkpoint_sha256
         By step, the hash of the model's file where known; a finished checkpoint of another file is refused.
+    lock
+        The output's lock (`output_lock`), if the caller holds it already.
 
     Raises
     ------
@@ -89,6 +91,7 @@ class StoreWriter:
         resume: bool = False,
         overwrite: bool = False,
         checkpoint_sha256: Mapping[int, str] | None = None,
+        lock: OutputLock | None = None,
     ) -> None:
         self._path, self._output = Path(path), located(path)
         self._open_ended = steps is None
@@ -102,7 +105,9 @@ class StoreWriter:
         )
         self._folder, self._resume, self._overwrite = folder, resume, overwrite
         self._sha256 = checkpoint_sha256 or {}
+        self._lock = lock
         self._base: StoreFile | None = None
+        self._joined = False
         self._swap = FolderSwap(self._output)
         self._parts = Parts(self._output if folder else self._swap.staging)
         self._stack = ExitStack()
@@ -161,8 +166,8 @@ class StoreWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack, disk_errors(self._output):
-            check_parent(self._output)
-            stack.enter_context(OutputLock(self._output))
+            if self._lock is None:
+                stack.enter_context(output_lock(self._output))
             self._prepare()
             self._stack = stack.pop_all()
         return self
@@ -174,19 +179,25 @@ class StoreWriter:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+        if error is not None and not isinstance(error, ResourceError) and self.done:
+            error.add_note(f"{self._kept()} Run the same command again to go on.")
 
     def _prepare(self) -> None:
         """Take stock of the output and of what an earlier run left."""
+        # Whoever gave them their names may have died before that was durable; it is relied on from here on.
+        disk.sync_folder(self._output.parent)
         for stale in stale_files(self._output.parent, self._output.name):
-            stale.unlink()
+            disk.remove(stale)
         if self._folder:
             self._swap.recover()
             # Asked first: a folder of something else is refused whether or not it would be overwritten.
             in_use = self._swap.in_use()
             if self._overwrite and in_use:
                 self._parts = Parts(self._swap.staging)
-        elif self._resume and self._output.is_file() and not self._output.is_symlink():
+        elif self._output.is_file() and not self._output.is_symlink() and (self._resume or self._is_late()):
             self._base = self._compare(load(self._output))
+            if not (self._resume or self.complete):
+                raise exists_already(self._output)
         else:
             check_replaceable(self._output, overwrite=self._overwrite)
         staged = self._parts.folder != self._output
@@ -205,6 +216,10 @@ class StoreWriter:
         if self._open_ended or not self.complete:
             check_space(self._output, self.required_bytes)
 
+    def _is_late(self) -> bool:
+        """Whether the last run may have died after the output got its name, before it had tidied up."""
+        return not self._overwrite and not self._open_ended and self._parts.folder.is_dir()
+
     def _compare(self, file: StoreFile) -> StoreFile:
         """Take over a file of an earlier run, unless it was made differently."""
         pattern = "{name} was {first}, now {second}"
@@ -215,7 +230,7 @@ class StoreWriter:
                 why = f"the sha256 of step {checkpoint.step} was {checkpoint.sha256}, now {now}"
         if why:
             raise UsageError(
-                what=f"{file.path} was extracted differently",
+                what=f"{file.path} was made differently",
                 why=why,
                 fix="Pass --overwrite to start again, or give another -o.",
             )
@@ -243,17 +258,19 @@ class StoreWriter:
         if step in self.done:
             raise UsageError(what=f"cannot write step {step}", path=self._path, why="it is there already")
         header = replace(self._header, checkpoints=(checkpoint,))
-        with self._errors():
-            self._parts.create()
-            builder = StoreFileBuilder(self._parts.folder / part_name(step), header)
+        builder: StoreFileBuilder | None = None
         try:
+            with self._errors():
+                self._parts.create()
+                builder = StoreFileBuilder(self._parts.folder / part_name(step), header)
             writer = CheckpointWriter(builder, header, self._errors)
             yield writer
             writer.check_complete()
             with self._errors():
                 self._parts.files.append(builder.commit().sharing(self._header.samples))
         finally:
-            builder.discard()
+            if builder is not None:
+                builder.discard()
 
     def _errors(self) -> AbstractContextManager[None]:
         return disk_errors(self._output, self._kept)
@@ -328,16 +345,23 @@ class StoreWriter:
             self._parts = Parts(self._output)
             self._parts.load(self._compare, verify=False)
         elif len(sources) == 1 and self._base is None:
-            sources[0].path.replace(self._output)
-            sync_folder(self._output.parent)
+            disk.rename(sources[0].path, self._output)
+            disk.sync_folder(self._output.parent)
             self._base = replace(sources[0], path=self._output)
         else:
             self._base = join(sources, self._output)
+            self._joined = True
 
     def _clean_up(self) -> None:
         """Remove parts that the output holds."""
-        if self._base is not None:
-            self._parts.remove(frozenset(self._base.header.steps))
+        if self._base is None:
+            return
+        held = frozenset(self._base.header.steps)
+        if not self._joined and any(held.issuperset(file.header.steps) for file in self._parts.files):
+            # Found, not written and read back by this run: they are all there is beside it.
+            for problem in value_problems(self._base):
+                raise problem
+        self._parts.remove(held)
 
 
 def _check_arguments(

@@ -95,3 +95,14 @@ def test_a_closed_stdout_is_no_error(place: Path) -> None:
     assert json.loads(done.stdout)["quantity"] == "mi_input"
     assert "error" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+def test_findings_end_the_table_and_keep_out_of_the_data(run_cli, place: Path) -> None:
+    options = ("analyze", "acts.h5", "--overwrite", "--noise-std", "0.2", "--tolerance", "0.05")
+    table = run_cli(*options)
+    assert "\nfindings\n- " in table.out
+    assert "Whether I(X;T) through measurement noise falls cannot be judged in" in table.out
+    assert "ompress" not in table.out.split("findings")[1]
+    lines = run_cli(*options, "--json")
+    assert {json.loads(line)["checkpoint"] for line in lines.out.splitlines()} == {0, 1}
+    assert "repstat: No loss or accuracy at five checkpoints or more" in lines.err

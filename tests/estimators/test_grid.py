@@ -7,16 +7,16 @@ import pytest
 
 from repstat.estimators import grid, noisy_mi
 from repstat.estimators.mixture import Mixture
-from repstat.estimators.noisy_channel import _mixture
+from repstat.estimators.noisy_channel import distinct_mixture
 from tests.estimators.truths import Floats, cube, information, label_information, uniform_information
 
 
 def mixture_of(points: Floats, labels: np.ndarray | None = None) -> Mixture:
-    return _mixture(points, [1.0], labels)[0]
+    return distinct_mixture(points, [1.0], labels)[0]
 
 
 def scaled(points: Floats, std: float, labels: np.ndarray | None = None) -> tuple[Mixture, float]:
-    found, scale, _ = _mixture(points, [std], labels)
+    found, scale, _ = distinct_mixture(points, [std], labels)
     return found, std / scale
 
 

@@ -14,7 +14,7 @@ from repstat.estimators.backend import Backend
 from repstat.estimators.factorised import UNRESOLVED, Factorised
 from repstat.estimators.mixture import LogSums, Mixture, coordinates, exact_log_sums, log_sum_exp
 from repstat.estimators.neighbours import near_log_sums, reach
-from repstat.estimators.noisy_channel import _mixture
+from repstat.estimators.noisy_channel import distinct_mixture
 from tests.estimators.truths import Floats
 
 Kernel = Callable[[Mixture, np.ndarray, Floats, float], LogSums | None]
@@ -74,7 +74,7 @@ def prepared(name: str, factor: float = 1.0) -> tuple[Mixture, np.ndarray, Float
     kinds = np.unique(rng.integers(0, n_classes, len(data)), return_inverse=True)[1]
     if name == "duplicates":
         kinds = np.zeros(len(data), int)
-    centres, scale, _ = _mixture(data, [std * factor], kinds)
+    centres, scale, _ = distinct_mixture(data, [std * factor], kinds)
     rows = np.sort(rng.permutation(centres.n_points)[:40])
     return centres, rows, rng.standard_normal((6, centres.n_axes)), std * factor / scale
 

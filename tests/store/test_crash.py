@@ -40,7 +40,7 @@ for kills in range(10):
                     record(into, step)
             into.finish()
         os._exit(0)
-    time.sleep(moments.uniform(0, 0.3))
+    time.sleep(moments.uniform(0, 0.1 * (kills + 1)))  # a busy machine may take long to begin
     os.kill(child, signal.SIGKILL)
     if os.WIFEXITED(os.waitpid(child, 0)[1]):
         break

@@ -190,7 +190,7 @@ def test_finished_parts_beyond_the_steps_asked_for_are_kept(path: Path) -> None:
 def test_resuming_an_output_of_another_identity(path: Path, folder: bool) -> None:
     write(path, folder=folder)
     options = {"identity": {"noise_std": 0.1}, "folder": folder, "resume": True}
-    with pytest.raises(UsageError, match="was extracted differently"), writer(path, **options):
+    with pytest.raises(UsageError, match="was made differently"), writer(path, **options):
         pass
 
 
@@ -250,7 +250,7 @@ def test_stale_files_of_dead_writers_are_removed(path: Path) -> None:
 def test_an_interrupted_swap_of_folders_is_undone(path: Path) -> None:
     write(path, (5,), folder=True)
     interrupted(path, overwrite=True, folder=True)
-    path.rename(path.with_name("acts.h5.old"))
+    path.rename(path.with_name("acts.h5.replaced"))
     with writer(path, overwrite=True, folder=True) as into:
         with open_store(path) as store:
             assert store.steps == (5,)

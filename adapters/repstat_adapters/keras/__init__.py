@@ -10,17 +10,22 @@ from repstat.errors import AdapterUnavailableError
 from repstat_adapters.keras.sniff import kind_of
 
 if TYPE_CHECKING:
+    from repstat_adapters.keras.callback import RecordActivations
     from repstat_adapters.keras.noise_layer import ActivationNoise
 
-__all__ = ["ActivationNoise", "accepts", "describe", "open_model"]
+__all__ = ["ActivationNoise", "RecordActivations", "accepts", "describe", "open_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the layer for training when it is asked for: it needs Keras."""
+    """Import what needs Keras when it is asked for: the layer and the callback for training."""
     if name == "ActivationNoise":
         from repstat_adapters.keras.noise_layer import ActivationNoise
 
         return ActivationNoise
+    if name == "RecordActivations":
+        from repstat_adapters.keras.callback import RecordActivations
+
+        return RecordActivations
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
 

@@ -1,13 +1,11 @@
 """Where TensorFlow runs, and on how many threads: what was asked for, or an error."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from repstat.adapter import AdapterOptions
 from repstat.errors import DeviceUnavailableError, UsageError
-
-_MOST_THREADS = 1024
+from repstat_adapters.shared.options import MOST_THREADS, usable_cores
 
 
 @dataclass(frozen=True)
@@ -43,15 +41,10 @@ def check_options(options: AdapterOptions) -> None:
             why="their graph is run as it is, so that values do not depend on which layers are asked for",
             fix="Leave the option out, or export the model to ONNX",
         )
-    if options.threads is not None and not 1 <= options.threads <= _MOST_THREADS:
+    if options.threads is not None and not 1 <= options.threads <= MOST_THREADS:
         raise UsageError(
-            what=f"{options.threads} threads cannot be", fix=f"Give a number from 1 to {_MOST_THREADS}"
+            what=f"{options.threads} threads cannot be", fix=f"Give a number from 1 to {MOST_THREADS}"
         )
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_tf_device(tf: Any, options: AdapterOptions) -> Device:

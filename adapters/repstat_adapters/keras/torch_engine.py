@@ -11,9 +11,10 @@ from repstat_adapters.keras.calls import Watch, losses_kept, watching
 from repstat_adapters.keras.engine import Prepared
 from repstat_adapters.keras.framework import Framework, first_line, quiet
 from repstat_adapters.keras.inputs import Inputs
-from repstat_adapters.keras.tf_device import Device, usable_cores
+from repstat_adapters.keras.tf_device import Device
 from repstat_adapters.keras.torch_events import Events, Functions, Recording, Running
 from repstat_adapters.shared.feeds import draw_probes
+from repstat_adapters.shared.options import usable_cores
 
 _PROBED = 2
 

@@ -1,6 +1,5 @@
 """Sessions of onnxruntime that run where they were told to run, and say so."""
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from onnx import TensorProto, helper
 from repstat.adapter import AdapterOptions, Array
 from repstat.errors import DeviceUnavailableError, InputRefusedError, RepstatError, ResourceError, UsageError
 from repstat_adapters.onnx.checks import opset_of
+from repstat_adapters.shared.options import MOST_THREADS, usable_cores
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -37,7 +37,6 @@ _SOURCE_LINE = re.compile(r"\S*/(onnxruntime|onnx)\S*\.(cc|h|cpp):\d+ .*?\) (?=[
 _BARE_SOURCE = re.compile(r"\b\w+\.(cc|h|cpp):\d+ \w+ ")
 _LONGEST_MESSAGE = 400
 _HEARING_SECONDS = 0.2
-_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def choose_runtime(options: AdapterOptions, folder: Path | None, path: Path | No
         )
     if options.threads is not None and options.threads < 1:
         raise UsageError(what=f"cannot use {options.threads} threads", fix="Give at least 1")
-    if options.threads is not None and options.threads > _MOST_THREADS:
+    if options.threads is not None and options.threads > MOST_THREADS:
         raise UsageError(
             what=f"cannot use {options.threads:,} threads",
             why=f"{usable_cores()} cores are usable, and each thread takes memory",
@@ -190,13 +189,6 @@ def choose_runtime(options: AdapterOptions, folder: Path | None, path: Path | No
             raise
         return replace(runtime, provider=CPU)
     return runtime
-
-
-def usable_cores() -> int:
-    """Cores this process may use; onnxruntime itself would take all of the host."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _provider(wanted: str, available: Sequence[str]) -> str:

@@ -183,7 +183,10 @@ class BatchedAdapter(ABC):
                 want = p.layout.shape(stop - start if rows is None else len(rows), p.layer.unit_shape)
                 if value.shape != want:
                     raise self._other_shape(p.layer, value.shape, want)
-                results[key][start:stop] = p.layout.by_sample(value)[: stop - start]
+                if rows is None and p.layout.is_plain and _is_own(value, p.layer.dtype, results):
+                    results[key] = value
+                else:
+                    results[key][start:stop] = p.layout.by_sample(value)[: stop - start]
         return results
 
     def _other_shape(self, layer: Layer, have: tuple[int, ...], want: tuple[int, ...]) -> InputRefusedError:
@@ -194,3 +197,10 @@ class BatchedAdapter(ABC):
             why=f"found a tensor of shape {have}, expected {want}",
             fix="Pad the samples to one length, and list the layers with a probe of that length",
         )
+
+
+def _is_own(value: Array, dtype: np.dtype[Any], taken: Mapping[str, Array]) -> bool:
+    """Whether an array can be returned as it is: nobody else holds its memory, nor is it another layer's."""
+    flags = value.flags
+    own = type(value) is np.ndarray and flags.owndata and flags.c_contiguous and flags.writeable
+    return own and value.dtype == dtype and all(value is not other for other in taken.values())

@@ -136,6 +136,8 @@ def _spelling(ops: set[str]) -> str:
         return "silu"
     if ops & {"HardSigmoid", "Clip"}:
         return "hardswish"
+    if ops - {"Cast", "Identity"} == {"Abs", "Add", "Div"}:
+        return "softsign"
     functions = ops - {"Add", "Sub", "Mul", "Div", "Cast", "Identity", "Neg"}
     return "+".join(sorted(op.lower() for op in functions))
 

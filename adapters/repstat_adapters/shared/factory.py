@@ -27,17 +27,23 @@ def build(factory: Factory) -> Any:
     UsageError
         There is no such function, or it fails.
     """
-    name = factory if isinstance(factory, str) else getattr(factory, "__qualname__", repr(factory))
     function = _imported(factory) if isinstance(factory, str) else factory
     try:
         with _working_directory_first():
             return function()
     except Exception as error:  # the user's own code may raise anything
         raise UsageError(
-            what=f"the model factory {name} failed",
+            what=f"the model factory {name_of(factory)} failed",
             why=f"{type(error).__name__}: {error}",
             fix="It is called without arguments and must return the model; call it in Python to find out",
         ) from error
+
+
+def name_of(factory: Factory) -> str:
+    """Return how a factory is called in messages and provenance."""
+    if isinstance(factory, str):
+        return factory
+    return f"{getattr(factory, '__module__', '?')}:{getattr(factory, '__qualname__', repr(factory))}"
 
 
 def _imported(spec: str) -> Callable[[], Any]:

@@ -121,7 +121,8 @@ def _ends_block(graph: Graph[Node], name: str, weights: set[int], ends: set[str]
         if index is None or index in weights:
             return index is not None
         node = graph.nodes[index]
-        moving = [source for source in node.input if graph.varies(source)]
+        data = node.input[:1] if node.op_type in LAYOUT else node.input  # the rest says a computed shape
+        moving = [source for source in data if graph.varies(source)]
         if node.op_type not in _PASSED_BACKWARDS or len(moving) != 1:
             return False
         name = moving[0]

@@ -29,6 +29,11 @@ class BatchLayout:
     inner: int = 1
     sample_major: bool = True
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether samples are along the first axis, one element each."""
+        return self.axis == 0 and self.inner == 1
+
     def shape(self, n: int, unit_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the tensor for `n` samples."""
         if self.axis is None:

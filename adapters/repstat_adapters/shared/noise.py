@@ -67,8 +67,9 @@ class BatchNoise:
     def _of(self, noisy: NoisyLayer) -> Array:
         layer = noisy.placed.layer
         values = standard_normal(self.seed, layer.key, self.realization, self.samples, layer.n_units)
-        values *= noisy.std
         dtype = _FED_AS.get(layer.source_dtype, np.float32)
+        values = values.astype(np.result_type(dtype, np.float32), copy=False)
+        values *= noisy.std
         return values.astype(dtype, copy=False).reshape(len(values), *layer.unit_shape)
 
 

@@ -1,0 +1,205 @@
+"""Files of PyTorch that are taken: one network in every form gives the same activations."""
+
+import argparse
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repstat.errors import AdapterUnavailableError, InputRefusedError, RepstatError
+from repstat_adapters import pytorch
+from tests.adapters.contract import AdapterContract, Case
+from tests.optional import require
+
+torch = require("torch")
+from tests.adapters import torch_models as nets  # noqa: E402 - it needs torch
+from tests.adapters.torch_models import FACTORY, as_safetensors, exported, normal, saved, truncated, values_of  # noqa: E402
+
+KINDS = {"h": "hidden", "o": "output"}
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def model() -> Any:
+    return nets.seeded(nets.Mlp)
+
+
+WRITERS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
+    "pt": lambda s, p: saved(s, p / "m.pt"),
+    "legacy": lambda s, p: saved(s, p / "m.pth", _use_new_zipfile_serialization=False),
+    "bin": lambda s, p: saved(s, p / "pytorch_model.bin"),
+    "safetensors": lambda s, p: as_safetensors(s, p / "m.safetensors"),
+    "lightning": lambda s, p: saved({"state_dict": s, "epoch": 3}, p / "m.ckpt"),
+    "nested": lambda s, p: saved(
+        {"model_state_dict": s, "optimizer": {"lr": 0.1}, "step": 2**40}, p / "m.pt"
+    ),
+    "model": lambda s, p: saved({"model": s}, p / "m.pt"),
+    "twice": lambda s, p: saved({"model": {"state_dict": s}}, p / "m.pt"),
+    "parallel": lambda s, p: saved({f"module.{k}": v for k, v in s.items()}, p / "m.pt"),
+    "compiled": lambda s, p: saved({f"_orig_mod.{k}": v for k, v in s.items()}, p / "m.pt"),
+    "both": lambda s, p: saved({f"module._orig_mod.{k}": v for k, v in s.items()}, p / "m.pt"),
+    "scalars": lambda s, p: saved(
+        {"state_dict": s, "loss": np.float64(0.5), "args": argparse.Namespace(lr=0.1), "n": np.int32(3)},
+        p / "m.pt",
+    ),
+    "legacy-scalars": lambda s, p: saved(
+        {"state_dict": s, "loss": np.float32(0.5)}, p / "m.pt", _use_new_zipfile_serialization=False
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_weights_are_found_and_give_the_live_model_s_activations(
+    name: str, model: Any, tmp_path: Path
+) -> None:
+    path = WRITERS[name](model.state_dict(), tmp_path)
+    assert pytorch.accepts(path)
+    live = nets.opened(model)
+    adapter = nets.opened(path, model_factory=FACTORY)
+    assert adapter.layers() == live.layers()
+    facts, alive = adapter.provenance(), live.provenance()
+    assert facts["weights_sha256"] == alive["weights_sha256"]
+    assert facts["files"][0]["name"] == path.name
+    assert (facts["trust_model"], facts["model_factory"]) == (False, FACTORY)
+    want = values_of(model)
+    assert all(np.array_equal(v, want[k]) for k, v in values_of(path, model_factory=nets.Mlp).items())
+
+
+class TestStateDict(AdapterContract):
+    @pytest.fixture
+    def case(self, model: Any, tmp_path: Path) -> Case:
+        path = saved(model.state_dict(), tmp_path / "step-3.pt")
+        kinds = [KINDS[letter] for letter in "hho"]
+        opened = lambda: nets.opened(path, model_factory=FACTORY)  # noqa: E731
+        return Case(opened, {"x": normal(7, 4)}, ["L000", "L001", "L002"], kinds, [path])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+@pytest.mark.parametrize("kind", ["exported", "decomposed", "traced", "scripted", "frozen", "pickled"])
+def test_whole_models_give_the_live_model_s_activations(kind: str, model: Any, tmp_path: Path) -> None:
+    model.eval()
+    path = tmp_path / "m.pt"
+    if kind in {"exported", "decomposed"}:
+        exported(model, path := tmp_path / "m.pt2", decomposed=kind == "decomposed")
+    elif kind == "pickled":
+        saved(model, path)
+    else:
+        script = torch.jit.script(model) if kind == "scripted" else torch.jit.trace(model, torch.zeros(2, 4))
+        torch.jit.save(torch.jit.freeze(script) if kind == "frozen" else script, path)
+    assert pytorch.accepts(path)
+    trust = kind == "pickled"
+    live = nets.opened(model).layers()
+    adapter = nets.opened(path, trust_model=trust)
+    found = adapter.layers({"x": normal(3, 4)})
+    assert [(x.key, x.kind, x.signature) for x in found] == [(x.key, x.kind, x.signature) for x in live]
+    if kind != "frozen":  # which has forgotten its parameters' names
+        assert [x.name for x in found] == [x.name for x in live]
+    assert adapter.provenance()["trust_model"] is trust
+    want = values_of(model)
+    got = adapter.run({"x": normal(5, 4)}, found, samples=np.arange(5))
+    assert all(np.abs(got[k] - want[k]).max() < 1e-6 for k in want)
+
+
+def test_weights_are_taken_over_by_the_prepared_model(model: Any, tmp_path: Path) -> None:
+    other = nets.seeded(nets.Mlp, seed=4)
+    first = saved(model.state_dict(), tmp_path / "1.pt")
+    second = saved({"model_state_dict": other.state_dict()}, tmp_path / "2.pt")
+    wide = saved({k: torch.zeros(9, 9) for k in model.state_dict()}, tmp_path / "3.pt")
+    adapter = nets.opened(first, model_factory=FACTORY)
+    layers = adapter.layers()
+    before = adapter.provenance()
+    assert not adapter.reload(wide)  # type: ignore[attr-defined]
+    assert adapter.provenance() | {"run_batch": None} == before | {"run_batch": None}
+    assert adapter.reload(second)  # type: ignore[attr-defined]
+    facts = adapter.provenance()
+    assert (facts["files"][0]["name"], facts["weights_sha256"]) == (
+        "2.pt", nets.opened(other).provenance()["weights_sha256"],
+    )  # fmt: skip
+    got = adapter.run({"x": normal(5, 4)}, layers, samples=np.arange(5))
+    want = values_of(other)
+    assert all(np.array_equal(got[k], want[k]) for k in want)
+    with pytest.raises(InputRefusedError, match="damaged"):
+        adapter.reload(truncated(second))  # type: ignore[attr-defined]
+
+
+def _npz(path: Path) -> None:
+    np.savez(path, a=np.zeros(3))
+
+
+def _keras(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(name, b"{}")
+
+
+def _hdf5(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["a"] = np.zeros(3)
+
+
+def _onnx(path: Path) -> None:
+    path.write_bytes((ROOT / "fixtures/models/cnn.onnx").read_bytes())
+
+
+def _pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps(OrderedDict(a=3)))
+
+
+@pytest.mark.parametrize("write", [_npz, _keras, _hdf5, _onnx, _pickle], ids=lambda f: f.__name__)
+def test_other_people_s_files_are_left_to_them(write: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "file.npz"
+    write(path)
+    assert not pytorch.accepts(path)
+
+
+def test_content_counts_whatever_the_suffix(model: Any, tmp_path: Path) -> None:
+    for number, write in enumerate([WRITERS["pt"], WRITERS["legacy"], WRITERS["safetensors"]]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert pytorch.accepts(write(model.state_dict(), folder).rename(folder / "weights"))
+    assert not pytorch.accepts(tmp_path)
+    assert not pytorch.accepts(3)
+    assert pytorch.accepts(model)
+
+
+def test_looking_at_a_file_does_not_import_torch(model: Any, tmp_path: Path) -> None:
+    path = saved(model.state_dict(), tmp_path / "m.pt")
+    code = (
+        "import sys; from repstat_adapters import pytorch; "
+        f"assert pytorch.accepts({str(path)!r}) and not pytorch.accepts(3); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_a_missing_torch_is_said(tmp_path: Path) -> None:
+    from repstat.adapter import AdapterOptions
+
+    with pytest.raises(
+        AdapterUnavailableError, match=r"PyTorch is not installed.*pip install 'repstat\[torch\]'"
+    ):
+        pytorch.open_model(tmp_path / "m.pt", AdapterOptions())
+    assert "not installed" in pytorch.describe()
+
+
+def test_a_missing_safetensors_is_said(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = as_safetensors(model.state_dict(), tmp_path / "m.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(RepstatError, match=r"safetensors is not installed.*repstat\[torch\]"):
+        nets.opened(path, model_factory=FACTORY)

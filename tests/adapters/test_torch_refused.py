@@ -1,0 +1,298 @@
+"""Files of PyTorch that are refused, and with what words; none of them runs code."""
+
+import io
+import os
+import struct
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repstat.errors import DeviceUnavailableError, InputRefusedError, UsageError
+from repstat_adapters import pytorch
+from tests.optional import require
+
+torch = require("torch")
+from tests.adapters import torch_models as nets  # noqa: E402 - it needs torch
+from tests.adapters.torch_models import FACTORY, exported, saved  # noqa: E402
+
+
+@pytest.fixture
+def model() -> Any:
+    return nets.seeded(nets.Mlp)
+
+
+class Evil:
+    """Pickles as a call."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def _whole_model(path: Path, model: Any) -> None:
+    saved(model, path)
+
+
+def _evil(path: Path, model: Any) -> None:
+    saved({"state_dict": model.state_dict(), "x": Evil(path.with_name("ran"))}, path)
+
+
+def _evil_legacy(path: Path, model: Any) -> None:
+    content = {"state_dict": model.state_dict(), "x": Evil(path.with_name("ran"))}
+    saved(content, path, _use_new_zipfile_serialization=False)
+
+
+def _missing(path: Path, model: Any) -> None:
+    state = model.state_dict()
+    del state["fc2.bias"]
+    state["fc9.weight"] = torch.zeros(2)
+    state["out.weight"] = torch.zeros(3, 7)
+    saved(state, path)
+
+
+def _partly_prefixed(path: Path, model: Any) -> None:
+    saved({k if "out" in k else f"module.{k}": v for k, v in model.state_dict().items()}, path)
+
+
+def _not_nested(path: Path, model: Any) -> None:
+    saved({"generator": {"x": 3}, "epoch": 3}, path)
+
+
+def _a_list(path: Path, model: Any) -> None:
+    saved([torch.zeros(3)], path)
+
+
+def _empty(path: Path, model: Any) -> None:
+    path.write_bytes(b"")
+
+
+def _text(path: Path, model: Any) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 3\n")
+
+
+def _cut(path: Path, model: Any) -> None:
+    saved(model.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-700])
+
+
+def _compressed(path: Path, model: Any) -> None:
+    raw = io.BytesIO()
+    torch.save(model.state_dict(), raw)
+    with zipfile.ZipFile(raw) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+
+
+def _twice(path: Path, model: Any) -> None:
+    saved(model.state_dict(), path)
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(archive.namelist()[0], b"other")
+
+
+def _huge(path: Path, model: Any) -> None:
+    """A storage of 2^40 elements in a file of a few KB."""
+    raw = io.BytesIO()
+    torch.save({"w": torch.zeros(77_777)}, raw)
+    number = struct.pack("<BI", ord("J"), 77_777)
+    with zipfile.ZipFile(raw) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith("data.pkl"):
+                assert number in data
+                data = data.replace(number, b"\x8a\x06" + (2**40).to_bytes(6, "little"))
+            new.writestr(name, data[:64] if "/data/" in name else data)
+
+
+def _huge_legacy(path: Path, model: Any) -> None:
+    saved({"w": torch.zeros(77_777)}, path, _use_new_zipfile_serialization=False)
+    number = struct.pack("<BI", ord("J"), 77_777)
+    data = path.read_bytes()
+    assert number in data
+    path.write_bytes(data.replace(number, b"\x8a\x06" + (2**40).to_bytes(6, "little"))[:2000])
+
+
+REFUSED: dict[str, tuple[Callable[[Path, Any], None], str]] = {
+    "whole model": (_whole_model, r"would run code.*adapters\.torch_models\.Mlp.*state_dict.*--trust-model"),
+    "evil": (_evil, r"would run code.*(posix|nt|os)\.mkdir.*--trust-model"),
+    "evil legacy": (_evil_legacy, r"would run code.*mkdir.*--trust-model"),
+    "missing": (
+        _missing,
+        r"not those of the model.*missing: fc2\.bias; unexpected: fc9\.weight; "
+        r"of another shape: out\.weight is \(3, 7\) instead of \(3, 5\)",
+    ),
+    "partly prefixed": (_partly_prefixed, r"missing: fc1\.weight, .*; unexpected: module\.fc1\.weight"),
+    "not nested": (_not_nested, r"there are no weights in .*keys 'generator', 'epoch', expected.*model"),
+    "a list": (_a_list, r"there are no weights in .*a builtins\.list"),
+    "empty": (_empty, r"(damaged|cannot read)"),
+    "text": (_text, r"(damaged|cannot read)"),
+    "cut": (_cut, r"(damaged|cannot read)"),
+    "compressed": (_compressed, r"is compressed, which PyTorch never does"),
+    "twice": (_twice, r"two records have the same name"),
+    "huge": (_huge, r"are said to have 1,099,511,.* elements"),
+    "huge legacy": (_huge_legacy, r"are said to have 1,099,511,.* elements"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_said(name: str, model: Any, tmp_path: Path) -> None:
+    write, text = REFUSED[name]
+    path = tmp_path / "m.pt"
+    write(path, model)
+    assert pytorch.accepts(path)
+    with pytest.raises(InputRefusedError, match=text):
+        nets.opened(path, model_factory=FACTORY)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_trust_is_the_only_way_round(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    _evil(path, model)
+    adapter = nets.opened(path, model_factory=FACTORY, trust_model=True)
+    assert (tmp_path / "ran").exists()
+    assert adapter.provenance()["trust_model"] is True
+
+
+def test_numpy_scalars_are_read_without_numpy_s_own_unpickling(tmp_path: Path) -> None:
+    """A dtype that claims to hold objects would make NumPy take bytes for addresses."""
+    from repstat_adapters.pytorch.unpickle import load_checkpoint
+
+    numbers = {"a": np.float64(0.25), "b": np.int8(-3), "c": np.bool_(True), "d": np.float32(1.5)}
+    path = saved(numbers, tmp_path / "n.pt")
+    content, trusted = load_checkpoint(path, legacy=False, trust=False)
+    assert not trusted
+    assert {k: float(v) for k, v in content.items()} == {"a": 0.25, "b": -3.0, "c": 1.0, "d": 1.5}
+
+    class Crafted:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return np._core.multiarray.scalar, (np.dtype("O"), "not a number")
+
+    path = saved({"a": Crafted()}, tmp_path / "o.pt")
+    with pytest.raises(InputRefusedError, match="only numbers are read from NumPy scalars"):
+        load_checkpoint(path, legacy=False, trust=False)
+
+
+def test_weights_without_a_factory_are_half_a_model(model: Any, tmp_path: Path) -> None:
+    path = saved(model.state_dict(), tmp_path / "m.pt")
+    text = (
+        r"only weights, and no model, in .*6 tensors such as fc1\.weight.*Give --model-factory package\.mod"
+    )
+    with pytest.raises(UsageError, match=text):
+        nets.opened(path)
+
+
+def _fails() -> None:
+    message = "no data folder"
+    raise RuntimeError(message)
+
+
+@pytest.mark.parametrize(
+    ("factory", "text"),
+    [
+        ("Mlp", "cannot read the model factory 'Mlp': package.module:function was expected"),
+        ("nowhere.at.all:f", "cannot import .* the model factory 'nowhere.at.all:f'.*ModuleNotFoundError"),
+        ("tests.adapters.torch_models:Nobody", "there is no model factory .* has no Nobody"),
+        ("tests.adapters.torch_models:__doc__", "is not a function"),
+        (_fails, "factory .*_fails failed.*RuntimeError: no data folder"),
+        (dict, "returns no torch.nn.Module.*builtins.dict"),
+    ],
+)
+def test_a_factory_that_does_not_work_is_said(factory: Any, text: str, model: Any, tmp_path: Path) -> None:
+    path = saved(model.state_dict(), tmp_path / "m.pt")
+    with pytest.raises(UsageError, match=text):
+        nets.opened(path, model_factory=factory)
+
+
+def test_a_factory_is_found_in_the_working_directory(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_very_own_nets.py").write_text("from tests.adapters.torch_models import Mlp as make\n")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    path = saved(model.state_dict(), tmp_path / "m.pt")
+    assert len(nets.opened(path, model_factory="my_very_own_nets:make").layers()) == 3
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"provider": "cuda:99"}, DeviceUnavailableError, "no device 'cuda:99'.*sees"),
+        ({"provider": "tpu"}, DeviceUnavailableError, "no device 'tpu'.*cpu, cuda"),
+        ({"opt_level": "all"}, UsageError, "opt level 'all' has no meaning for PyTorch"),
+        ({"model_factory": FACTORY}, UsageError, "a model factory has no meaning here.*is there already"),
+        ({"extra": {"speed": 3}}, UsageError, "unknown options speed"),
+    ],
+)  # fmt: skip
+def test_options_that_cannot_be_honoured(options: Any, error: type[Exception], text: str, model: Any) -> None:
+    with pytest.raises(error, match=text):
+        nets.opened(model, **options)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="model not found"):
+        nets.opened(tmp_path / "none.pt")
+
+
+def test_weights_of_another_type_are_noted(model: Any, tmp_path: Path) -> None:
+    path = saved({k: v.bfloat16() for k, v in model.state_dict().items()}, tmp_path / "m.pt")
+    note = nets.opened(path, model_factory=FACTORY).provenance()["run_batch_note"]
+    assert note == "weights were converted from bfloat16 to float32"
+
+
+# ------------------------------------------------------------ programs
+
+
+class Saves(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.save(x, "stolen")
+        return self.fc(x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_torchscript_that_writes_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.jit.save(torch.jit.script(Saves()), "m.pt")
+    with pytest.raises(InputRefusedError, match=r"reaches outside itself.*it uses save.*--trust-model"):
+        nets.opened(Path("m.pt"))
+    assert not Path("stolen").exists()
+
+
+HARM: dict[str, tuple[str, str, str]] = {
+    "op": ('"torch.ops.aten.relu.default"', '"torch.os.system"', r"the op 'torch\.os\.system'"),
+    "file op": ('"torch.ops.aten.relu.default"', '"torch.ops.aten.save.default"', r"the op"),
+    "attribute": ('"torch.ops.aten.relu.default"', '"_operator.attrgetter"', r"the op '_operator\.attr"),
+    "expression": ('"Symbol(', '"__import__(\'os\').getcwd() or Symbol(', r"the expression .*__import__"),
+    "pickle": ('"use_pickle": false', '"use_pickle": true', r"a pickled tensor"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARM)
+def test_exported_programs_that_could_run_code_are_refused(name: str, model: Any, tmp_path: Path) -> None:
+    old, new, text = HARM[name]
+    good, bad = exported(model, tmp_path / "good.pt2"), tmp_path / "bad.pt2"
+    replaced = 0
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
+        for record in source.namelist():
+            data = source.read(record)
+            replaced += data.count(old.encode())
+            target.writestr(record, data.replace(old.encode(), new.encode()))
+    assert replaced
+    with pytest.raises(InputRefusedError, match=rf"could run code.*{text}.*--trust-model"):
+        nets.opened(bad)
+    assert nets.opened(good).layers()
+
+
+def test_an_exported_program_says_what_it_takes(model: Any, tmp_path: Path) -> None:
+    (spec,) = nets.opened(exported(model, tmp_path / "m.pt2")).inputs()
+    assert (spec.name, spec.dtype, spec.shape, spec.declared) == ("x", np.float32, (None, 4), True)
