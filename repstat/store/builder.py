@@ -43,13 +43,13 @@ class StoreFileBuilder:
             key: [ValueTally(table.n_streams) for _ in header.checkpoints]
             for key, table in self._tables.items()
         }
-        with uninterrupted():
-            self._staged = StagedFile(final)
-            try:
+        self._staged = StagedFile(final)
+        try:
+            with uninterrupted():
                 self._values = write_header(self._staged.h5, header)
                 self._staged.check()
-            except BaseException as error:
-                self._give_up(error)
+        except BaseException as error:
+            self._give_up(error)
 
     def _give_up(self, error: BaseException) -> NoReturn:
         """Discard the file; what the disk said explains more than what HDF5 made of it."""

@@ -22,6 +22,7 @@ from repstat.store.output import (
     located,
 )
 from repstat.store.reader import joined_checkpoints, load_all, store_paths
+from repstat.store.signals import uninterrupted
 from repstat.store.staging import stale_files
 from repstat.store.storefile import StoreFile, reading, value_problems
 from repstat.store.values import blocks
@@ -96,8 +97,10 @@ def join(files: Sequence[StoreFile], output: Path) -> StoreFile:
     first = min(files, key=lambda file: file.header.steps[0]).header
     position = {checkpoint.step: index for index, checkpoint in enumerate(checkpoints)}
     header = replace(first, checkpoints=checkpoints, created_at="", creator=CREATOR)
-    builder = StoreFileBuilder(output, header, _joined_records(files, position))
+    builder: StoreFileBuilder | None = None
     try:
+        with uninterrupted():
+            builder = StoreFileBuilder(output, header, _joined_records(files, position))
         for file in files:
             _copy(file, builder, position)
         return builder.commit()
@@ -107,7 +110,8 @@ def join(files: Sequence[StoreFile], output: Path) -> StoreFile:
             raise problem from None
         raise
     finally:
-        builder.discard()
+        if builder is not None:
+            builder.discard()
 
 
 def _joined_records(files: Sequence[StoreFile], position: Mapping[int, int]) -> Records:

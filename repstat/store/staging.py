@@ -103,11 +103,13 @@ class StagedFile:
     def __init__(self, final: Path) -> None:
         self._final = final
         self.path = final.with_name(f"{final.name}.tmp-{os.getpid()}")
-        self._descriptor = disk.create(self.path)
-        self._outlet = _Outlet(self._descriptor)
+        self._descriptor = -1
         try:
-            # Without a chunk cache rows go straight to the disk, and many layers need no memory.
-            self.h5 = h5py.File(self._outlet, "w", libver=LIBVER, rdcc_nbytes=0)
+            with uninterrupted():
+                self._descriptor = disk.create(self.path)
+                self._outlet = _Outlet(self._descriptor)
+                # Without a chunk cache rows go straight to the disk, and many layers need no memory.
+                self.h5 = h5py.File(self._outlet, "w", libver=LIBVER, rdcc_nbytes=0)
         except BaseException:
             self.discard()
             raise

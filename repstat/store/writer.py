@@ -28,6 +28,7 @@ from repstat.store.output import (
 )
 from repstat.store.parts import FolderSwap, Parts, part_name
 from repstat.store.schema import Checkpoint, Samples, check_layers, check_step, to_json
+from repstat.store.signals import uninterrupted
 from repstat.store.staging import stale_files
 from repstat.store.storefile import StoreFile, load, value_problems
 
@@ -260,7 +261,8 @@ class StoreWriter:
         header = replace(self._header, checkpoints=(checkpoint,))
         builder: StoreFileBuilder | None = None
         try:
-            with self._errors():
+            # Held back, an interrupt finds the builder in its place, and its file is removed.
+            with self._errors(), uninterrupted():
                 self._parts.create()
                 builder = StoreFileBuilder(self._parts.folder / part_name(step), header)
             writer = CheckpointWriter(builder, header, self._errors)

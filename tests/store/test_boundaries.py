@@ -17,6 +17,8 @@ from tests.store.disks import Recording, Tree, careless
 from tests.store.scenarios import SCENARIOS, recorded, survives
 
 SEED = 11
+EVERY = int(os.environ.get("REPSTAT_CRASH_EVERY", "20"))
+"""Of states that differ in temporary files only, one in so many is run."""
 State = tuple[int, Tree]
 
 
@@ -77,7 +79,7 @@ def test_no_crash_loses_anything(tmp_path: Path, capsys: Any, states: Any, least
     total = checked = 0
     for name in SCENARIOS:
         (tmp_path / name).mkdir()
-        counts = problems(name, tmp_path / name, states, every=20, fresh=True)
+        counts = problems(name, tmp_path / name, states, EVERY, fresh=True)
         assert counts[2] == []
         total, checked = total + counts[0], checked + counts[1]
     with capsys.disabled():
