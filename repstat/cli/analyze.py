@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from repstat.child import STORE_GATE
 from repstat.cli.options import layer_option, usable_cores
 from repstat.errors import UsageError
 from repstat.units import UNITS, Units
@@ -129,6 +130,7 @@ def command(
     I(X;T) and I(Y;T) through Gaussian noise, binned entropy, and how classes cluster; each number with its
     standard error, ceiling and status. The store itself is never changed.
     """
+    STORE_GATE.start()
     from repstat.analysis import analyze
     from repstat.cli.table import print_results
     from repstat.cli.talk import Talk

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from repstat.child import STORE_GATE
 from repstat.cli import printable
 from repstat.cli.options import plural
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def command(file: str, as_json: bool) -> None:
     """Say what is in FILE: an activation store (file or folder) or a results file."""
+    STORE_GATE.start()
     facts = _facts(Path(file))
     if as_json:
         click.echo(json.dumps(facts, allow_nan=False))

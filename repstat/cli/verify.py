@@ -4,6 +4,7 @@ import re
 
 import click
 
+from repstat.child import STORE_GATE
 from repstat.cli import printable
 from repstat.cli.options import plural
 from repstat.errors import StoreDamagedError
@@ -13,6 +14,7 @@ from repstat.errors import StoreDamagedError
 @click.argument("store")
 def command(store: str) -> None:
     """Check every hash and every rule of STORE; list all problems, exit 4 if there is one."""
+    STORE_GATE.start()
     from repstat.store import verify
 
     problems = verify(store)
