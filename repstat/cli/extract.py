@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import click
 
 from repstat.adapter import AdapterOptions
+from repstat.cli import say
 from repstat.cli.options import ModelOptions, layer_option, model_options, plural
 from repstat.units import format_bytes
 
@@ -190,7 +191,7 @@ def command(
             progress=talk,
         )
     click.echo(path)
-    click.echo(f"next: repstat analyze {shlex.quote(str(path))}", err=True)
+    say(f"next: repstat analyze {shlex.quote(str(path))}")
 
 
 def _size(plan: "Plan") -> str:

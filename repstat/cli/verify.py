@@ -5,7 +5,7 @@ import re
 import click
 
 from repstat.child import STORE_GATE
-from repstat.cli import printable
+from repstat.cli import printable, say
 from repstat.cli.options import plural
 from repstat.errors import StoreDamagedError
 
@@ -28,4 +28,4 @@ def command(store: str) -> None:
             why="the store is not sound",
             fix="Extract the checkpoints named above again" if named else "See above for what to do",
         )
-    click.echo(f"{printable(store)}: sound", err=True)
+    say(f"{store}: sound")
