@@ -7,6 +7,7 @@ its outcome depends on the store, the settings and the seed, never on where or i
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstat.clustering import Clustering, clustering
+from repstat.errors import UsageError
 from repstat.estimators import Binning, NoisyMI, binned_mi, noisy_mi, sample_propagation_mi
 from repstat.results import Estimate, Row
 from repstat.scales import NoiseLevel
@@ -23,6 +25,13 @@ SAMPLE_PROPAGATION = "sample_propagation_mi"
 
 Conditional = Literal["sampled", "linearised"]
 """How h(T|X) of a noisy network is found: from the density of the realizations, or from their covariance."""
+
+
+_TOO_LARGE = "it exceeds the largest floating-point number, 1.8e308"
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and isfinite(number) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +79,9 @@ class Cell:
         noise_std: float | None = None,
         noise_model: Literal["", "measurement", "network"] = "",
     ) -> Row:
-        """Return `estimate` as a row of this cell."""
+        """Return `estimate` as a row of this cell: all its numbers finite, or missing with a reason."""
+        if estimate.value is not None and not isfinite(estimate.value):
+            estimate = Estimate.undefined(_TOO_LARGE, n_samples=estimate.n_samples, n_units=estimate.n_units)
         return Row(
             checkpoint=self.checkpoint,
             step=self.step,
@@ -80,9 +91,9 @@ class Cell:
             quantity=quantity,
             estimator=estimator,
             value=estimate.value,
-            std_error=estimate.std_error,
-            lower_bound=estimate.lower_bound,
-            upper_bound=estimate.upper_bound,
+            std_error=_finite(estimate.std_error),
+            lower_bound=_finite(estimate.lower_bound),
+            upper_bound=_finite(estimate.upper_bound),
             ceiling=estimate.ceiling,
             status=estimate.status,
             units=units,
@@ -222,15 +233,20 @@ def _measurement_rows(
     settings, scales = task.settings, task.scales
     channels: list[NoisyMI] = []
     if "noisy" in settings.estimators:
-        channels = noisy_mi(
-            cell.values,
-            scales.noise_std,
-            labels=labels,
-            tolerance=settings.tolerance,
-            seed=seed,
-            input_entropy=input_entropy,
-            device=settings.device,
-        )
+        try:
+            channels = noisy_mi(
+                cell.values,
+                scales.noise_std,
+                labels=labels,
+                tolerance=settings.tolerance,
+                seed=seed,
+                input_entropy=input_entropy,
+                device=settings.device,
+            )
+        except UsageError as error:
+            # All but the ratio of noise and activations was checked before: no reason to lose the trajectory.
+            yield from _no_channels(cell, labels, scales, error)
+            return
     for level, found in zip(scales.noise, channels, strict="noisy" in settings.estimators):
         for quantity, estimate in (("mi_input", found.input), ("mi_label", found.label)):
             if estimate is not None:
@@ -247,6 +263,21 @@ def _measurement_rows(
                     noise_std=found.noise_std,
                     noise_model="measurement",
                 )
+
+
+def _no_channels(
+    cell: Cell, labels: NDArray[np.int64] | None, scales: Scales, error: UsageError
+) -> Iterator[Row]:
+    nothing = Estimate.undefined(
+        f"{error.what}: {error.why}" if error.why else error.what,
+        n_samples=len(cell.values),
+        n_units=cell.values.shape[-1],
+    )
+    for level, std in zip(scales.noise, scales.noise_std, strict=True):
+        for quantity in ("mi_input",) if labels is None else ("mi_input", "mi_label"):
+            yield cell.row(
+                quantity, "noisy_mi", nothing, {"noise": level.text}, noise_std=std, noise_model="measurement"
+            )
 
 
 def _binned_rows(

@@ -1,7 +1,7 @@
 """``repstat inspect``: what is in a store or a results file."""
 
 import json
-from math import isnan
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ def _store_facts(path: Path, store: "Store") -> dict[str, Any]:
                 "step": c.step,
                 "epoch": c.epoch,
                 "source": c.source,
-                "metrics": {k: None if isnan(v) else v for k, v in c.metrics.items()},
+                "metrics": {k: v if isfinite(v) else None for k, v in c.metrics.items()},
                 "sha256": c.sha256,
             }
             for c in store.checkpoints
