@@ -25,10 +25,13 @@ def without_process() -> None:
     """Let the reader's own process meet the file first."""
 
     def ask(path: Path, form: Form, verb: str) -> object:
-        if verb == "schema":
+        if verb == "judge":
+            return structure.check_structure(path, form)
+        try:
             with structure.open_for_reading(path) as file:
                 return structure.schema_in(file)
-        return structure.check_structure(path, form)
+        except structure.HDF5_ERRORS:
+            return ""
 
     gate._ask = ask
 
