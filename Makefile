@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := demo
 FIXTURE := fixtures/twelve_bit
 
-.PHONY: help demo test lint format types bench docs clean
+.PHONY: help demo test fuzz lint format types bench docs clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -36,6 +36,9 @@ demo: $(VENV)/.base  ## extract and analyse the real training trajectory in fixt
 
 test: $(VENV)/.dev  ## the whole test suite, with every framework
 	REPSTAT_REQUIRE_ALL=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.dev  ## 10,000 broken stores and results, every command at each (20 minutes; FUZZ_ARGS="--seed 2")
+	$(BIN)/python -m tests.store.fuzz $(FUZZ_ARGS)
 
 lint: $(VENV)/.dev  ## ruff and import-linter
 	$(BIN)/ruff check .

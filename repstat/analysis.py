@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor, Executor
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
-from math import isfinite
+from math import isfinite, sqrt
 from os import PathLike
 from typing import Any
 
@@ -26,8 +26,9 @@ from repstat.progress import Progress, Silent
 from repstat.results import Histogram, Results, Row, Status
 from repstat.scales import AUTO, NoiseLevel, parse_noise, pooled_std
 from repstat.selection import select_layers
-from repstat.store import LayerView, Store, open_store
+from repstat.store import ActivationView, LayerView, Store, open_store
 from repstat.version import __version__
+from repstat.wide import is_wide, matrix_of, row_blocks
 from repstat.workers import process_pool
 
 ESTIMATORS = ("noisy", "binned", "clustering")
@@ -282,23 +283,31 @@ def _fix_scales(store: Store, view: LayerView, settings: Settings) -> Scales:
     steps = store.steps
 
     def blocks() -> Iterator[NDArray[Any]]:
-        return (view.at(step=step).read() for step in steps)
+        return (matrix_of(view.at(step=step)) for step in steps)
+
+    def rows() -> Iterator[NDArray[Any]]:
+        return (block for step in steps for block in row_blocks(view.at(step=step)))
 
     if store.noise is not None:
         return _fix_noisy_scales(view, steps, settings)
     noise, spread = settings.noise, 0.0
     if "noisy" in settings.estimators and any(level.relative for level in noise):
-        spread = pooled_std(blocks())
+        spread = pooled_std(blocks()) * sqrt(_share_of_units(view.at(step=steps[0])))
         noise = tuple(dict.fromkeys(_levels(view, steps, noise, spread)))
     return Scales(
         noise=noise,
         noise_std=tuple(level.std(spread) for level in noise),
         bin_edges=tuple(
-            binning.edges(blocks()) if "binned" in settings.estimators else None
+            binning.edges(rows()) if "binned" in settings.estimators else None
             for binning in settings.binnings
         ),
         distance_edges=distance_edges(blocks()) if "clustering" in settings.estimators else np.empty(0),
     )
+
+
+def _share_of_units(view: ActivationView) -> float:
+    """Return the columns of `matrix_of` per unit: in a wide layer fewer hold the variance of all units."""
+    return len(view) / view.shape[-1] if is_wide(view) else 1.0
 
 
 def _fix_noisy_scales(view: LayerView, steps: Sequence[int], settings: Settings) -> Scales:
@@ -331,7 +340,7 @@ def _levels(
             yield level
             continue
         some = np.unique(np.linspace(0, len(steps) - 1, MAX_CHECKPOINTS).round().astype(int))
-        yield from pick_levels((view.at(step=steps[i]).read() for i in some), spread)
+        yield from pick_levels((matrix_of(view.at(step=steps[i])) for i in some), spread)
 
 
 def _stack_histograms(layer: str, clusterings: Sequence[Clustering]) -> Iterator[Histogram]:

@@ -5,7 +5,7 @@ its outcome depends on the store, the settings and the seed, never on where or i
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from repstat.clustering import Clustering, clustering
 from repstat.errors import UsageError
 from repstat.estimators import Binning, NoisyMI, binned_mi, noisy_mi, sample_propagation_mi
-from repstat.results import Estimate, Row
+from repstat.estimators.binned import edge_notes
+from repstat.results import Estimate, Row, Status
 from repstat.scales import NoiseLevel
-from repstat.store import Store, open_store
+from repstat.store import ActivationView, Store, open_store
+from repstat.wide import cell_numbers, fold, is_wide, matrix_of, row_blocks
 
 SAMPLE_PROPAGATION = "sample_propagation_mi"
 
@@ -67,6 +69,8 @@ class Cell:
     layer: str
     layer_name: str
     values: NDArray[Any] = field(repr=False)
+    wide: ActivationView | None = field(default=None, repr=False)
+    """If the layer is too wide to be held: `values` are then coordinates (`repstat.wide`)."""
 
     def row(
         self,
@@ -82,6 +86,9 @@ class Cell:
         """Return `estimate` as a row of this cell: all its numbers finite, or missing with a reason."""
         if estimate.value is not None and not isfinite(estimate.value):
             estimate = Estimate.undefined(_TOO_LARGE, n_samples=estimate.n_samples, n_units=estimate.n_units)
+        reason = estimate.reason
+        if self.wide is not None and estimate.status is Status.UNDEFINED:
+            reason = fold(self.wide).reason or reason
         return Row(
             checkpoint=self.checkpoint,
             step=self.step,
@@ -98,11 +105,11 @@ class Cell:
             status=estimate.status,
             units=units,
             n_samples=estimate.n_samples,
-            n_units=estimate.n_units,
+            n_units=estimate.n_units if self.wide is None else self.wide.shape[-1],
             noise_std=noise_std,
             noise_model=noise_model,
             params=params,
-            reason=estimate.reason,
+            reason=reason,
             population_lower=estimate.population_lower,
             population_upper=estimate.population_upper,
         )
@@ -143,8 +150,10 @@ def compute(task: Task, store: Store | None = None) -> Outcome:
     """Compute one task, from `store` if it is open here already."""
     store = store or _opened(task.store)
     view, checkpoint = store.layers[task.layer], store.checkpoints[store.steps.index(task.step)]
-    values = view.at(step=task.step).read()
-    cell = Cell(task.position, task.step, checkpoint.epoch, view.key, view.name, values)
+    activations = view.at(step=task.step)
+    values = matrix_of(activations)
+    wide = activations if is_wide(activations) else None
+    cell = Cell(task.position, task.step, checkpoint.epoch, view.key, view.name, values, wide)
     labels, seed = store.samples.labels, task.seed(store)
     if store.noise is not None:
         rows = list(_network_rows(cell, store, task, seed))
@@ -289,14 +298,21 @@ def _binned_rows(
         return
     several = noisy and cell.values.ndim == 3
     for binning, edges in zip(settings.binnings, task.scales.bin_edges, strict=True):
-        binned = binned_mi(
-            cell.values,
-            labels,
-            binning=binning,
-            edges=edges,
-            input_entropy=input_entropy,
-            realizations=several,
-        )
+        if cell.wide is None or fold(cell.wide).reason:
+            binned = binned_mi(
+                cell.values,
+                labels,
+                binning=binning,
+                edges=edges,
+                input_entropy=input_entropy,
+                realizations=several,
+            )
+        else:
+            numbers = cell_numbers(cell.wide, binning, edges)
+            binned = replace(
+                binned_mi(numbers, labels, binning=Binning.width(1.0), input_entropy=input_entropy),
+                notes=edge_notes(row_blocks(cell.wide), binning, edges, own_edges=False),
+            )
         for quantity, estimate in (
             ("binned_mi_input", binned.input),
             ("binned_mi_label", binned.label),

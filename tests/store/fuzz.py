@@ -8,6 +8,7 @@ machine with the same h5py: ``--only I`` makes it again and keeps it.
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from tests.store.mutations import MUTATIONS
 SECONDS = 60.0
 ATTACK_SHARE = 0.4
 WORKER = "tests.store.fuzz_worker"
+_DEATH = re.compile("in a process of its own, and (.*?)\\.")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Tally:
     slowest: float = 0.0
     wrong: list[str] = field(default_factory=list)
     by_kind: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
+    died: Counter[str] = field(default_factory=Counter)
 
 
 def make_bases(folder: Path) -> list[Base]:
@@ -157,13 +159,15 @@ class Fuzz:
             return
         yield from answer["wrong"]
         intact = self._intact[base.name]["outcomes"]
-        codes = []
+        codes: list[int] = []
+        deaths: set[str] = set()
         for command, (code, numbers, err) in answer["outcomes"].items():
             codes.append(code)
             if code == 0 and numbers != intact[command][1]:
                 yield f"SILENT: {command} gives other numbers than for the intact file"
-            if code:
-                tally.reasons[err.rpartition(":")[2].strip()[:60]] += 1
+            if code and (death := _DEATH.search(err)):
+                deaths.add(death[1])
+        tally.died.update(deaths)
         tally.refused += any(codes)
         tally.equal += not any(codes)
 
@@ -174,6 +178,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="index of the first file")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--how", default="", help="only this kind of damage")
     parser.add_argument("--only", type=int, help="make, try and keep this one")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"))
     parser.add_argument("--sabotage", default="", help="take a check away: the fuzz must fail")
@@ -183,13 +188,18 @@ def main(words: Sequence[str] | None = None) -> int:
     total = Tally()
     with Fuzz(options.sabotage) as fuzz:
         for start in range(0, len(indices), 200):
-            part = fuzz.run(options.seed, indices[start : start + 200], options.keep)
+            chosen = [
+                index
+                for index in indices[start : start + 200]
+                if options.how in ("", plan(options.seed, index, fuzz.bases)[1])
+            ]
+            part = fuzz.run(options.seed, chosen, options.keep)
             for name in ("n", "refused", "equal", "not_made"):
                 setattr(total, name, getattr(total, name) + getattr(part, name))
             total.slowest = max(total.slowest, part.slowest)
             total.wrong += part.wrong
             total.by_kind += part.by_kind
-            total.reasons += part.reasons
+            total.died += part.died
             print(f"{total.n} files, {len(total.wrong)} wrong", file=sys.stderr)
             for line in part.wrong:
                 print(f"  {line}", file=sys.stderr)
@@ -199,6 +209,7 @@ def main(words: Sequence[str] | None = None) -> int:
         f"Slowest {total.slowest:.1f} s; {total.not_made:,} could not be made; "
         f"{time.monotonic() - begin:,.0f} s. {hdf5_version()}"
     )
+    print(f"In the gate's process: {dict(total.died) or 'no death'}")
     print(json.dumps(dict(total.by_kind.most_common())))
     return 1 if total.wrong else 0
 
