@@ -9,7 +9,7 @@ FIXTURE := fixtures/twelve_bit
 # Figures of these runs are in docs/reliability.md.
 CRASH_TESTS := tests/store/test_boundaries.py tests/store/test_faults.py tests/store/test_machine.py tests/cli/test_kills.py
 
-.PHONY: help demo test crash-test lint format types bench docs clean
+.PHONY: help demo test crash-test fuzz lint format types bench docs clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -42,6 +42,9 @@ test: $(VENV)/.dev  ## the whole test suite, with every framework
 
 crash-test: $(VENV)/.dev  ## every write boundary, loss of power, fault and 200 kills of an extraction (20 minutes)
 	$(BIN)/python -m pytest -m crash $(CRASH_TESTS) $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.dev  ## 10,000 broken stores and results, every command at each (20 minutes; FUZZ_ARGS="--seed 2")
+	$(BIN)/python -m tests.store.fuzz $(FUZZ_ARGS)
 
 lint: $(VENV)/.dev  ## ruff and import-linter
 	$(BIN)/ruff check .

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from repstat.results import Results as Results
     from repstat.results import Status as Status
     from repstat.store import Store as Store
-    from repstat.store import merge as merge
     from repstat.store import open_store as open_store
-    from repstat.store import verify as verify
+    from repstat.store.merge import merge as merge
     from repstat.store.results_file import open_results as open_results
+    from repstat.store.verify import verify as verify
 
 # Names load on first use: `import repstat` stays cheap, and `repstat --help` needs no numpy.
 _HOMES = {

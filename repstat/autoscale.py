@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstat.estimators import pairwise_bounds
-from repstat.scales import NoiseLevel
+from repstat.scales import SMALLEST, NoiseLevel
 
 FACTORS = tuple(digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5))
 """Multiples of the spread to choose from."""
@@ -51,12 +51,12 @@ def pick_levels(blocks: Iterable[NDArray[Any]], spread: float) -> tuple[NoiseLev
     some = [block for block in some if len(block) > 1]
     finest, coarsest = FACTORS.index(0.1), len(FACTORS) - 1
     if spread > 0 and some:
-        held = (_held(some, factor * spread) for factor in FACTORS)
+        held = (_held(some, max(factor * spread, SMALLEST)) for factor in FACTORS)
         finest = next((k for k, share in enumerate(held) if share <= FRACTIONS[0]), coarsest - 1)
     finest = min(finest, coarsest - 1)
     coarser = finest + 1
     while spread > 0 and some and coarser < coarsest:
-        if _held(some, FACTORS[coarser] * spread) <= FRACTIONS[1]:
+        if _held(some, max(FACTORS[coarser] * spread, SMALLEST)) <= FRACTIONS[1]:
             break
         coarser += 1
     return tuple(NoiseLevel.parse(f"{FACTORS[k]:g}x") for k in (finest, coarser))

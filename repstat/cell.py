@@ -5,8 +5,9 @@ its outcome depends on the store, the settings and the seed, never on where or i
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 
 from repstat.clustering import Clustering, Geometry, clustering, geometry
 from repstat.clustering.scatter import Axes, choose_points, project
+from repstat.errors import UsageError
 from repstat.estimators import Binning, NoisyMI, binned_mi, noise_profile, noisy_mi, sample_propagation_mi
+from repstat.estimators.binned import edge_notes
 from repstat.estimators.noise_profile import SCALES
-from repstat.results import Estimate, Row
+from repstat.results import Estimate, Row, Status
 from repstat.scales import NoiseLevel
-from repstat.store import Store, open_store
+from repstat.store import ActivationView, Store, open_store
+from repstat.wide import cell_numbers, fold, is_wide, matrix_of, row_blocks
 
 SAMPLE_PROPAGATION = "sample_propagation_mi"
 
@@ -28,6 +32,13 @@ SPACED_VALUES = 2**16
 
 Conditional = Literal["sampled", "linearised"]
 """How h(T|X) of a noisy network is found: from the density of the realizations, or from their covariance."""
+
+
+_TOO_LARGE = "it exceeds the largest floating-point number, 1.8e308"
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and isfinite(number) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +76,8 @@ class Cell:
     layer: str
     layer_name: str
     values: NDArray[Any] = field(repr=False)
+    wide: ActivationView | None = field(default=None, repr=False)
+    """If the layer is too wide to be held: `values` are then coordinates (`repstat.wide`)."""
 
     def row(
         self,
@@ -77,7 +90,12 @@ class Cell:
         noise_std: float | None = None,
         noise_model: Literal["", "measurement", "network"] = "",
     ) -> Row:
-        """Return `estimate` as a row of this cell."""
+        """Return `estimate` as a row of this cell: all its numbers finite, or missing with a reason."""
+        if estimate.value is not None and not isfinite(estimate.value):
+            estimate = Estimate.undefined(_TOO_LARGE, n_samples=estimate.n_samples, n_units=estimate.n_units)
+        reason = estimate.reason
+        if self.wide is not None and estimate.status is Status.UNDEFINED:
+            reason = fold(self.wide).reason or reason
         return Row(
             checkpoint=self.checkpoint,
             step=self.step,
@@ -87,18 +105,18 @@ class Cell:
             quantity=quantity,
             estimator=estimator,
             value=estimate.value,
-            std_error=estimate.std_error,
-            lower_bound=estimate.lower_bound,
-            upper_bound=estimate.upper_bound,
+            std_error=_finite(estimate.std_error),
+            lower_bound=_finite(estimate.lower_bound),
+            upper_bound=_finite(estimate.upper_bound),
             ceiling=estimate.ceiling,
             status=estimate.status,
             units=units,
             n_samples=estimate.n_samples,
-            n_units=estimate.n_units,
+            n_units=estimate.n_units if self.wide is None else self.wide.shape[-1],
             noise_std=noise_std,
             noise_model=noise_model,
             params=params,
-            reason=estimate.reason,
+            reason=reason,
             population_lower=estimate.population_lower,
             population_upper=estimate.population_upper,
         )
@@ -149,8 +167,10 @@ def compute(task: Task, store: Store | None = None) -> Outcome:
     """Compute one task, from `store` if it is open here already."""
     store = store or _opened(task.store)
     view, checkpoint = store.layers[task.layer], store.checkpoints[store.steps.index(task.step)]
-    values = view.at(step=task.step).read()
-    cell = Cell(task.position, task.step, checkpoint.epoch, view.key, view.name, values)
+    activations = view.at(step=task.step)
+    values = matrix_of(activations)
+    wide = activations if is_wide(activations) else None
+    cell = Cell(task.position, task.step, checkpoint.epoch, view.key, view.name, values, wide)
     labels, seed = store.samples.labels, task.seed(store)
     if store.noise is not None:
         rows = list(_network_rows(cell, store, task, seed))
@@ -159,7 +179,7 @@ def compute(task: Task, store: Store | None = None) -> Outcome:
     rows += _binned_rows(cell, labels, task, store.samples.input_entropy, noisy=store.noise is not None)
     rows += _profile_rows(cell, task, seed)
     found = frame = None
-    if task.scales.axes is not None:
+    if "clustering" in task.settings.estimators:
         # One subset of the samples for the whole trajectory, where there are too many for all pairs.
         found = clustering(
             first_pass(values), labels, seed=task.settings.seed, distance_edges=task.scales.distance_edges
@@ -167,8 +187,9 @@ def compute(task: Task, store: Store | None = None) -> Outcome:
         rows += _clustering_rows(cell, found, task.settings.seed)
         shape = geometry(first_pass(values), labels, _outputs(store, task.step), seed=task.settings.seed)
         rows += _geometry_rows(cell, shape, task.settings.seed)
-        shown = first_pass(values)[choose_points(len(store.samples.index), task.settings.seed)]
-        frame = Frame(task.scales.axes.names, *project(shown, task.scales.axes))
+        if task.scales.axes is not None:
+            shown = first_pass(values)[choose_points(len(store.samples.index), task.settings.seed)]
+            frame = Frame(task.scales.axes.names, *project(shown, task.scales.axes))
     return Outcome(tuple(rows), found, frame)
 
 
@@ -277,15 +298,20 @@ def _measurement_rows(
     settings, scales = task.settings, task.scales
     channels: list[NoisyMI] = []
     if "noisy" in settings.estimators:
-        channels = noisy_mi(
-            cell.values,
-            scales.noise_std,
-            labels=labels,
-            tolerance=settings.tolerance,
-            seed=seed,
-            input_entropy=input_entropy,
-            device=settings.device,
-        )
+        try:
+            channels = noisy_mi(
+                cell.values,
+                scales.noise_std,
+                labels=labels,
+                tolerance=settings.tolerance,
+                seed=seed,
+                input_entropy=input_entropy,
+                device=settings.device,
+            )
+        except UsageError as error:
+            # All but the ratio of noise and activations was checked before: no reason to lose the trajectory.
+            yield from _no_channels(cell, labels, scales, error)
+            return
     for level, found in zip(scales.noise, channels, strict="noisy" in settings.estimators):
         for quantity, estimate in (("mi_input", found.input), ("mi_label", found.label)):
             if estimate is not None:
@@ -304,6 +330,21 @@ def _measurement_rows(
                 )
 
 
+def _no_channels(
+    cell: Cell, labels: NDArray[np.int64] | None, scales: Scales, error: UsageError
+) -> Iterator[Row]:
+    nothing = Estimate.undefined(
+        f"{error.what}: {error.why}" if error.why else error.what,
+        n_samples=len(cell.values),
+        n_units=cell.values.shape[-1],
+    )
+    for level, std in zip(scales.noise, scales.noise_std, strict=True):
+        for quantity in ("mi_input",) if labels is None else ("mi_input", "mi_label"):
+            yield cell.row(
+                quantity, "noisy_mi", nothing, {"noise": level.text}, noise_std=std, noise_model="measurement"
+            )
+
+
 def _binned_rows(
     cell: Cell, labels: NDArray[np.int64] | None, task: Task, input_entropy: float | None, *, noisy: bool
 ) -> Iterator[Row]:
@@ -313,14 +354,21 @@ def _binned_rows(
         return
     several = noisy and cell.values.ndim == 3
     for binning, edges in zip(settings.binnings, task.scales.bin_edges, strict=True):
-        binned = binned_mi(
-            cell.values,
-            labels,
-            binning=binning,
-            edges=edges,
-            input_entropy=input_entropy,
-            realizations=several,
-        )
+        if cell.wide is None or fold(cell.wide).reason:
+            binned = binned_mi(
+                cell.values,
+                labels,
+                binning=binning,
+                edges=edges,
+                input_entropy=input_entropy,
+                realizations=several,
+            )
+        else:
+            numbers = cell_numbers(cell.wide, binning, edges)
+            binned = replace(
+                binned_mi(numbers, labels, binning=Binning.width(1.0), input_entropy=input_entropy),
+                notes=edge_notes(row_blocks(cell.wide), binning, edges, own_edges=False),
+            )
         for quantity, estimate in (
             ("binned_mi_input", binned.input),
             ("binned_mi_label", binned.label),

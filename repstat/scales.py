@@ -54,8 +54,11 @@ class NoiseLevel:
         """
         if not self.relative or spread == 0:
             return self.factor
-        return float(f"{self.factor * spread:.{DIGITS}g}")
+        # At the ends of what a float can be, the nearest noise there is.
+        return min(max(float(f"{self.factor * spread:.{DIGITS}g}"), SMALLEST), LARGEST)
 
+
+SMALLEST, LARGEST = float(np.finfo(float).smallest_subnormal), float(np.finfo(float).max)
 
 AUTO = NoiseLevel("auto", 0.0, relative=True)
 """Stands for levels that are picked for each layer when its trajectory is known."""
@@ -81,9 +84,15 @@ def pooled_std(blocks: Iterable[NDArray[Any]]) -> float:
     blocks
         One array ``(n_samples, n_units)`` per checkpoint. Checkpoints with NaN or Inf are left out.
     """
-    variances = []
+    stds = []
     for block in blocks:
         values = np.asarray(block, np.float64)
         if values.size and np.isfinite(values).all():
-            variances.append(float(np.var(values, axis=0).mean()))
-    return sqrt(float(np.mean(variances))) if variances else 0.0
+            # In units of a power of two near the largest value: squares neither overflow nor vanish.
+            _, exponent = np.frexp(np.abs(values).max())
+            scaled = np.ldexp(values, -exponent)
+            stds.append(float(np.ldexp(sqrt(float(np.var(scaled, axis=0).mean())), exponent)))
+    largest = max(stds, default=0.0)
+    if largest == 0:
+        return 0.0
+    return largest * sqrt(float(np.mean([(std / largest) ** 2 for std in stds])))

@@ -17,7 +17,8 @@ from repstat.clustering.scatter import MAX_CHECKPOINTS as FITTED_CHECKPOINTS
 from repstat.clustering.scatter import Axes, choose_points, fit_axes
 from repstat.estimators.noise_profile import SCALES
 from repstat.scales import AUTO, DIGITS, NoiseLevel, pooled_std
-from repstat.store import LayerView, Store
+from repstat.store import ActivationView, LayerView, Store
+from repstat.wide import is_wide, matrix_of, row_blocks
 
 
 def fix_scales(store: Store, view: LayerView, settings: Settings) -> Scales:
@@ -26,12 +27,13 @@ def fix_scales(store: Store, view: LayerView, settings: Settings) -> Scales:
 
     def blocks() -> Iterator[NDArray[Any]]:
         """Yield what is clustered: the activations, of a noisy network those of the first pass."""
-        return (first_pass(view.at(step=step).read()) for step in steps)
+        return (first_pass(matrix_of(view.at(step=step))) for step in steps)
 
     def passes() -> Iterator[NDArray[Any]]:
         """Yield what is binned: all passes."""
         for step in steps:
-            yield from view.at(step=step).read().reshape(-1, *view.at(step=step).shape[-2:])
+            for block in row_blocks(view.at(step=step)):
+                yield from block.reshape(-1, *block.shape[-2:])
 
     noise: tuple[NoiseLevel, ...] = ()
     profile, spread = "profile" in estimators and store.noise is None, 0.0
@@ -39,7 +41,7 @@ def fix_scales(store: Store, view: LayerView, settings: Settings) -> Scales:
         noise = settings.noise
         relative = "noisy" in estimators and any(level.relative for level in noise)
         if relative or profile:
-            spread = pooled_std(blocks())
+            spread = pooled_std(blocks()) * sqrt(_share_of_units(view.at(step=steps[0])))
         if relative:
             noise = tuple(dict.fromkeys(_levels(view, steps, noise, spread)))
     clustered = "clustering" in estimators
@@ -61,10 +63,17 @@ def _profile_levels(distance: float) -> tuple[float, ...]:
     return tuple(float(f"{scale * (distance or 1.0):.{DIGITS}g}") for scale in SCALES)
 
 
-def _axes(view: LayerView, steps: Sequence[int], n_samples: int, seed: int) -> Axes:
+def _axes(view: LayerView, steps: Sequence[int], n_samples: int, seed: int) -> Axes | None:
+    if is_wide(view.at(step=steps[0])):
+        return None  # its coordinates are those of one checkpoint
     points = choose_points(n_samples, seed)
     some = np.unique(np.linspace(0, len(steps) - 1, FITTED_CHECKPOINTS).round().astype(int))
     return fit_axes(first_pass(view.at(step=steps[i]).read())[points] for i in some)
+
+
+def _share_of_units(view: ActivationView) -> float:
+    """Return the columns of `matrix_of` per unit: in a wide layer fewer hold the variance of all units."""
+    return len(view) / view.shape[-1] if is_wide(view) else 1.0
 
 
 def _levels(
@@ -76,4 +85,4 @@ def _levels(
             yield level
             continue
         some = np.unique(np.linspace(0, len(steps) - 1, MAX_CHECKPOINTS).round().astype(int))
-        yield from pick_levels((view.at(step=steps[i]).read() for i in some), spread)
+        yield from pick_levels((matrix_of(view.at(step=steps[i])) for i in some), spread)

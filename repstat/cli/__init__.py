@@ -91,10 +91,20 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the code that docs/cli.md lists."""
     arguments = sys.argv[1:] if args is None else args
     signal.signal(signal.SIGTERM, _terminate)
+    _occupy()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a bar or a foreign name must not fail in LC_ALL=C
     sys.exit(_run(arguments))
+
+
+def _occupy() -> None:
+    """Fill closed standard streams, or the next file opened would be stdout and take what is printed."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
@@ -152,7 +162,7 @@ def _say(text: str, code: int, error: BaseException, debug: bool) -> int:
         import traceback
 
         traceback.print_exception(error)
-    click.echo(f"repstat: error: {printable(text)}", err=True)
+    say(f"repstat: error: {text}")
     return code
 
 
@@ -160,7 +170,7 @@ def _click_error(error: click.ClickException) -> int:
     context: Any = getattr(error, "ctx", None)
     hint = f" Try '{context.command_path} --help'." if context is not None else ""
     message = error.format_message()
-    click.echo(f"repstat: error: {message}{'' if message.endswith(('.', '?')) else '.'}{hint}", err=True)
+    say(f"repstat: error: {message}{'' if message.endswith(('.', '?')) else '.'}{hint}")
     return error.exit_code
 
 
@@ -180,6 +190,14 @@ def _os_code(error: OSError) -> int:
 
 
 def printable(text: str) -> str:
-    """Return `text` without control and bidirectional-override characters, for a terminal."""
-    bidi = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-    return "".join(c if c == "\n" or (c.isprintable() and c not in bidi) else "\ufffd" for c in text)
+    """Return `text` on one line, without what could move the cursor, turn the text round, or hide.
+
+    Whatever Unicode calls control, format, surrogate, private or unassigned, and any space but the plain one,
+    becomes U+FFFD.
+    """
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def say(text: str) -> None:
+    """Print a line on stderr, whatever foreign names are in it."""
+    click.echo(printable(text), err=True)

@@ -1,20 +1,18 @@
 """``repstat analyze``: estimates along the trajectory, as a table, a results file, JSON or CSV."""
 
-import csv
 import json
-import os
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from repstat.child import STORE_GATE
+from repstat.cli import say
 from repstat.cli.options import UNKNOWN_ENTROPY, layer_option, usable_cores
 from repstat.errors import UsageError
 from repstat.units import UNITS, Units
 
 if TYPE_CHECKING:
-    from repstat.results import Results
     from repstat.store import Store
 
 CELL_SAMPLES_PER_WORKER = 100_000
@@ -130,7 +128,9 @@ def command(
     I(X;T) and I(Y;T) through Gaussian noise, binned entropy, and how classes cluster; each number with its
     standard error, ceiling and status. The store itself is never changed.
     """
+    STORE_GATE.start()
     from repstat.analysis import analyze
+    from repstat.cli.csv_file import check_csv, write_csv
     from repstat.cli.table import print_findings, print_results
     from repstat.cli.talk import Talk
     from repstat.store import open_store
@@ -141,7 +141,8 @@ def command(
         check_output(path, overwrite=overwrite)
         _check_place(path, Path(store))
         if csv_file is not None:
-            _check_csv(Path(csv_file), path, Path(store), overwrite=overwrite)
+            _check_place(Path(csv_file), Path(store))
+            check_csv(Path(csv_file), path, Path(store), overwrite=overwrite)
         with Talk() as talk:
             if opened.synthetic:
                 talk.note("WARNING: the store was made from synthetic inputs, not from data")
@@ -163,15 +164,15 @@ def command(
             )
     results.save(path, overwrite=overwrite)
     if csv_file is not None:
-        _write_csv(results, Path(csv_file), units)
+        write_csv(results, Path(csv_file), units)
     if as_json:
         for row in results.to_rows(units):
-            click.echo(json.dumps(row, allow_nan=False, ensure_ascii=False))
+            click.echo(json.dumps(row, allow_nan=False))
     else:
         print_results(results, units)
     print_findings(results, units, to_stderr=as_json)
     for written in filter(None, (path, csv_file)):
-        click.echo(f"wrote {written}", err=True)
+        say(f"wrote {written}")
 
 
 def _default_workers(store: "Store") -> int:
@@ -191,7 +192,7 @@ def _check_place(path: Path, store: Path) -> None:
     """Refuse to write among the files of a folder store: it would hold a file that is none of its own."""
     if path.resolve().parent == store.resolve() or any(path.resolve().parent.glob(f"step-{'[0-9]' * 12}.h5")):
         raise UsageError(
-            what="will not write the results",
+            what="will not write results",
             path=path,
             why="its folder is an activation store",
             fix="Name a file elsewhere with -o",
@@ -218,53 +219,3 @@ def _select_steps(text: str | None, steps: tuple[int, ...]) -> list[int] | None:
             raise click.UsageError(msg)
         chosen += found
     return chosen
-
-
-def _check_csv(path: Path, results: Path, store: Path, *, overwrite: bool) -> None:
-    if path.resolve() in {results.resolve(), store.resolve()}:
-        msg = f"--csv {path} is the store or the results file; name another file"
-        raise click.UsageError(msg)
-    if path.is_file() and overwrite and not _is_ours(path):
-        msg = f"will not overwrite {path}: it is not a CSV of repstat; name another file"
-        raise click.UsageError(msg)
-    if path.exists() and not overwrite:
-        msg = f"{path} exists already; pass --overwrite, or name another file with --csv"
-        raise click.UsageError(msg)
-    if path.is_symlink() or path.is_dir() or not os.access(path.parent, os.W_OK):
-        msg = f"cannot write {path}: it is a link or a folder, or its folder cannot be written"
-        raise click.UsageError(msg)
-
-
-def _is_ours(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(b"checkpoint,step,")) == b"checkpoint,step,"
-
-
-def _write_csv(results: "Results", path: Path, units: Units) -> None:
-    """Write all rows to a temporary name and rename it."""
-    from repstat.results import ROW_FIELDS
-
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        with temporary.open("x", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(ROW_FIELDS)
-            writer.writerows(_cells(row.values()) for row in results.to_rows(units))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _cells(values: Iterable[Any]) -> list[Any]:
-    """Return the cells of one line; text that a spreadsheet would run as a formula is quoted."""
-    cells = []
-    for value in values:
-        if value is None:
-            cells.append("")
-        elif isinstance(value, dict):
-            cells.append(json.dumps(value, allow_nan=False, ensure_ascii=False))
-        elif isinstance(value, str) and value[:1] and value[:1] in tuple("=+-@\t\r"):
-            cells.append("'" + value)
-        else:
-            cells.append(value)
-    return cells

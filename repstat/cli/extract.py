@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from repstat.adapter import AdapterOptions
+from repstat.cli import say
 from repstat.cli.options import ModelOptions, check_output, layer_option, model_options, plural
 from repstat.units import format_bytes
 
@@ -188,7 +189,7 @@ def command(
             lock=lock,
         )
     click.echo(path)
-    click.echo(f"next: repstat analyze {shlex.quote(str(path))}", err=True)
+    say(f"next: repstat analyze {shlex.quote(str(path))}")
 
 
 def _size(plan: "Plan") -> str:

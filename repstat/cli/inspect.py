@@ -1,12 +1,13 @@
 """``repstat inspect``: what is in a store or a results file."""
 
 import json
-from math import isnan
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from repstat.child import STORE_GATE
 from repstat.cli import printable
 from repstat.cli.options import UNKNOWN_ENTROPY, plural
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def command(file: str, as_json: bool) -> None:
     """Say what is in FILE: an activation store (file or folder) or a results file."""
+    STORE_GATE.start()
     facts = _facts(Path(file))
     if as_json:
         click.echo(json.dumps(facts, allow_nan=False))
@@ -77,7 +79,7 @@ def _store_facts(path: Path, store: "Store") -> dict[str, Any]:
                 "step": c.step,
                 "epoch": c.epoch,
                 "source": c.source,
-                "metrics": {k: None if isnan(v) else v for k, v in c.metrics.items()},
+                "metrics": {k: v if isfinite(v) else None for k, v in c.metrics.items()},
                 "sha256": c.sha256,
             }
             for c in store.checkpoints

@@ -7,7 +7,7 @@ from typing import Unpack
 import click
 
 from repstat.adapter import AdapterOptions
-from repstat.cli import printable
+from repstat.cli import printable, say
 from repstat.cli.options import ModelOptions, model_options, plural
 
 
@@ -46,14 +46,14 @@ def command(model: str, as_json: bool, **model_choices: Unpack[ModelOptions]) ->
     for layer in layers:
         shape = "×".join(map(str, layer.unit_shape))
         table.add_row(
-            *map(
-                Text,
-                (layer.key, layer.kind, layer.op, shape, layer.source_dtype, printable(layer.name)),
+            *(
+                Text(printable(text))
+                for text in (layer.key, layer.kind, layer.op, shape, layer.source_dtype, layer.name)
             )
         )
     for spec in inputs:
         shape = ", ".join("?" if n is None else str(n) for n in spec.shape)
-        click.echo(f"input {printable(spec.name)}: {spec.dtype} ({shape})", err=True)
+        say(f"input {spec.name}: {spec.dtype} ({shape})")
     PipeConsole(width=None if PipeConsole().is_terminal else 120).print(table)
     hidden = sum(layer.kind == "hidden" for layer in layers)
-    click.echo(f"{plural(hidden, 'hidden layer')} would be recorded by: repstat extract {model}", err=True)
+    say(f"{plural(hidden, 'hidden layer')} would be recorded by: repstat extract {model}")

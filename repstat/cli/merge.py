@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from repstat.child import STORE_GATE
+
 
 @click.command("merge", epilog="Example: repstat merge first.h5 second.h5 -o all.h5")
 @click.argument("stores", nargs=-1, required=True)
@@ -11,6 +13,7 @@ import click
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 def command(stores: tuple[str, ...], output: str, overwrite: bool) -> None:
     """Join STORES with the same inputs and layers and disjoint steps into one."""
+    STORE_GATE.start()
     from repstat.store import merge
 
     click.echo(merge([Path(store) for store in stores], Path(output), overwrite=overwrite))

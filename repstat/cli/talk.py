@@ -3,7 +3,6 @@
 from types import TracebackType
 from typing import Self
 
-import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from repstat.cli import printable
+from repstat.cli import printable, say
 
 
 class Talk:
@@ -66,6 +65,6 @@ class Talk:
     def note(self, text: str) -> None:
         """Say something above the bar."""
         if self._bar.disable:
-            click.echo(f"repstat: {printable(text)}", err=True)
+            say(f"repstat: {text}")
         else:
             self._bar.console.print(f"repstat: {printable(text)}", markup=False, highlight=False)

@@ -4,7 +4,8 @@ import re
 
 import click
 
-from repstat.cli import printable
+from repstat.child import STORE_GATE
+from repstat.cli import printable, say
 from repstat.cli.options import plural
 from repstat.errors import StoreDamagedError
 
@@ -13,6 +14,7 @@ from repstat.errors import StoreDamagedError
 @click.argument("store")
 def command(store: str) -> None:
     """Check every hash and every rule of STORE; list all problems, exit 4 if there is one."""
+    STORE_GATE.start()
     from repstat.store import verify
 
     problems = verify(store)
@@ -26,4 +28,4 @@ def command(store: str) -> None:
             why="the store is not sound",
             fix="Extract the checkpoints named above again" if named else "See above for what to do",
         )
-    click.echo(f"{printable(store)}: sound", err=True)
+    say(f"{store}: sound")

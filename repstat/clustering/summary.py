@@ -12,6 +12,8 @@ from repstat.clustering.pairs import Grid, PairCounts
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
+_LARGEST = float(np.finfo(float).max)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistanceSummary:
@@ -115,5 +117,5 @@ def distance_edges(blocks: Iterable[ArrayLike], n_bins: int = 100) -> Floats:
                 square += np.einsum("ij,ij->i", part, part)
             upper = max(upper, 2.0 * scale * sqrt(float(square.max())))
     # The largest distance must not fall above the last edge by rounding.
-    edges: Floats = np.linspace(0.0, upper * (1.0 + 1e-9) if upper else 1.0, n_bins + 1)
+    edges: Floats = np.linspace(0.0, min(upper * (1.0 + 1e-9), _LARGEST) if upper else 1.0, n_bins + 1)
     return edges

@@ -9,6 +9,7 @@ A. M. Saxe et al., On the Information Bottleneck Theory of Deep Learning, ICLR 2
 J. Stat. Mech. (2019) 124020, doi:10.1088/1742-5468/ab3985.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import fsum, log
 
@@ -114,7 +115,7 @@ def binned_mi(
         label=None if classes is None else count.label(classes, ceiling),
         n_cells=len(groups.counts),
         binning=rule,
-        notes=tuple(_notes(by_sample, rule, bin_edges, own_edges=given is None)),
+        notes=edge_notes([by_sample], rule, bin_edges, own_edges=given is None),
     )
 
 
@@ -242,17 +243,32 @@ def _checked_edges(edges: ArrayLike, rule: Binning) -> Floats:
     return array.astype(np.float64)
 
 
-def _notes(matrix: Matrix, rule: Binning, bin_edges: Floats | None, *, own_edges: bool) -> list[str]:
+def edge_notes(
+    blocks: Iterable[Matrix], rule: Binning, bin_edges: Floats | None, *, own_edges: bool
+) -> tuple[str, ...]:
+    """Return what is to be said of edges that do not fit the activations, some rows at a time.
+
+    Parameters
+    ----------
+    blocks
+        Shape (rows, n_units) each.
+    rule, bin_edges
+        The binning, and its edges.
+    own_edges
+        Whether they come from these activations alone.
+    """
     if bin_edges is None:
-        return []
+        return ()
     notes = []
     if own_edges and rule.kind in ("count", "quantile"):
         notes.append("edges from these activations alone: not comparable between checkpoints")
     if rule.n_bins is not None and len(bin_edges) - 1 < rule.n_bins:
         notes.append(f"{len(bin_edges) - 1} bins instead of {rule.n_bins}: values repeat")
-    below, above = matrix < bin_edges[0], matrix > bin_edges[-1]
-    for outside, text in ((below, "below the first"), (above, "above the last")):
-        if outside.any():
-            n_values, n_rows = np.count_nonzero(outside), np.count_nonzero(outside.any(axis=1))
+    counts = np.zeros((2, 2), np.int64)
+    for block in blocks:
+        for count, outside in zip(counts, (block < bin_edges[0], block > bin_edges[-1]), strict=True):
+            count += np.count_nonzero(outside), np.count_nonzero(outside.any(axis=1))
+    for (n_values, n_rows), text in zip(counts, ("below the first", "above the last"), strict=True):
+        if n_values:
             notes.append(f"{n_values} values of {n_rows} samples {text} edge share a cell per unit")
-    return notes
+    return tuple(notes)

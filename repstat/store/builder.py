@@ -12,7 +12,7 @@ from repstat.store.header import Header, Records
 from repstat.store.signals import uninterrupted
 from repstat.store.staging import StagedFile
 from repstat.store.storefile import StoreFile, load, value_problems
-from repstat.store.structure import broken
+from repstat.store.structure import broken, check_structure
 from repstat.store.values import ValueTally, put_rows
 
 
@@ -102,7 +102,7 @@ class StoreFileBuilder:
         return replace(written, path=self._final)
 
     def _read_back(self, records: Records) -> StoreFile:
-        written = load(self._staged.path)
+        written = load(self._staged.path, check_structure)  # our own file: no gate in another process
         if written.records != records:
             raise broken(written.path, "layers", "the hashes that were written read differently")
         for problem in value_problems(written):

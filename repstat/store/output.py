@@ -9,7 +9,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from repstat.errors import RepstatError, ResourceError, StoreDamagedError, UsageError
-from repstat.store.structure import check_structure
+from repstat.store.gate import judge
 from repstat.units import format_bytes
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -79,7 +79,7 @@ def exists_already(output: Path) -> UsageError:
 def _is_or_was_a_store(path: Path) -> bool:
     """Whether it is a store, perhaps a damaged one."""
     try:
-        check_structure(path)
+        judge(path)
     except StoreDamagedError as error:
         return "is not an activation store" not in error.what
     return True

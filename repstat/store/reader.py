@@ -13,10 +13,10 @@ import h5py
 
 from repstat.errors import UsageError
 from repstat.store.agreement import differences, summary
+from repstat.store.gate import judge
 from repstat.store.noise import Conditional, NoiseRecord
 from repstat.store.schema import Checkpoint, Samples, metric_table, to_json
 from repstat.store.storefile import Gate, StoreFile, load
-from repstat.store.structure import check_structure
 from repstat.store.views import Layers, LayerView
 
 MAX_OPEN_FILES = 64
@@ -116,7 +116,7 @@ class Store:
         yield self._handles[file.path]
 
 
-def open_store(path: str | PathLike[str], *, gate: Gate = check_structure) -> Store:
+def open_store(path: str | PathLike[str], *, gate: Gate = judge) -> Store:
     """Open an activation store: a file, or a folder of files as one trajectory.
 
     Structure and metadata are checked here, activations when they are read.
@@ -126,7 +126,7 @@ def open_store(path: str | PathLike[str], *, gate: Gate = check_structure) -> St
     path
         The file or folder.
     gate
-        Judges each file before this process reads it.
+        Judges each file before this process reads it; by default in a process of its own, which starts once.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def open_store(path: str | PathLike[str], *, gate: Gate = check_structure) -> St
     return Store(path, load_all(store_paths(path), gate))
 
 
-def load_all(paths: Sequence[Path], gate: Gate = check_structure) -> list[StoreFile]:
+def load_all(paths: Sequence[Path], gate: Gate = judge) -> list[StoreFile]:
     """Check the files of one trajectory, of a store or of several.
 
     Raises

@@ -18,6 +18,7 @@ from repstat.errors import UsageError
 from repstat.results import ROW_FIELDS, Histogram, Results, Row, Scatter, Status
 from repstat.store import disk
 from repstat.store.encode import put_texts, texts
+from repstat.store.gate import judge, schema_of
 from repstat.store.header import CREATOR, DIGEST, metadata_digest, raw_attribute
 from repstat.store.lock import OutputLock
 from repstat.store.output import disk_errors
@@ -25,8 +26,8 @@ from repstat.store.rules import Attribute, Data, Form, Group
 from repstat.store.schema import RESULTS_SCHEMA, RESULTS_VERSION, from_json, to_json
 from repstat.store.signals import uninterrupted
 from repstat.store.staging import StagedFile, stale_files
-from repstat.store.storefile import reading
-from repstat.store.structure import HDF5_ERRORS, broken, check_structure, open_for_reading
+from repstat.store.storefile import reading, unchanged
+from repstat.store.structure import broken, check_structure, open_for_reading
 
 _TEXT = (
     "layer", "layer_name", "quantity", "estimator", "status", "units", "noise_model", "params", "reason",
@@ -182,12 +183,7 @@ def _why_unusable(path: Path, exists: bool) -> str:
 
 def is_results(path: Path) -> bool:
     """Whether the file calls itself one, of whatever version and however damaged."""
-    try:
-        with open_for_reading(path) as file:
-            value = file.attrs["schema"]
-            return bool((value.decode() if isinstance(value, bytes) else value) == RESULTS_SCHEMA)
-    except HDF5_ERRORS:
-        return False
+    return schema_of(path) == RESULTS_SCHEMA
 
 
 def _encoded(results: Results) -> Columns:
@@ -251,7 +247,8 @@ def _write(results: Results, columns: Columns, file: h5py.File) -> None:
 
 def _read_back(path: Path, columns: Columns) -> None:
     """Refuse a file that does not say what was to be written."""
-    open_results(path)
+    check_structure(path, RESULTS)
+    decode(path)
     with reading(path, form=RESULTS), open_for_reading(path) as file:
         for name, values in columns.items():
             if file[name][...].tobytes() != values.tobytes():
@@ -269,7 +266,19 @@ def open_results(path: str | os.PathLike[str]) -> Results:
         The file is not a results file, or not a sound one, or of another version.
     """
     path = Path(path)
-    check_structure(path, RESULTS)
+    with unchanged(path):
+        judge(path, RESULTS)
+        return decode(path)
+
+
+def decode(path: Path) -> Results:
+    """Read a results file whose structure has been checked.
+
+    Raises
+    ------
+    StoreDamagedError
+        If it differs from its hash, or contradicts itself.
+    """
     with reading(path, form=RESULTS), open_for_reading(path) as file:
         return _Decoder(path, file).results()
 

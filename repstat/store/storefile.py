@@ -9,13 +9,14 @@ import h5py
 
 from repstat.errors import RepstatError, StoreDamagedError
 from repstat.store.decode import read_header
+from repstat.store.gate import judge
 from repstat.store.header import Header, Records
 from repstat.store.rules import STORE, Form
 from repstat.store.schema import Samples
-from repstat.store.structure import HDF5_ERRORS, broken, check_structure, describe, open_for_reading
+from repstat.store.structure import HDF5_ERRORS, broken, describe, open_for_reading
 from repstat.store.values import tally
 
-Gate = Callable[[Path], None]
+Gate = Callable[[Path], object]
 """Judges a file before this process reads it; raises StoreDamagedError."""
 Stamp = tuple[int, int, int, int]
 
@@ -39,13 +40,11 @@ class StoreFile:
         """
         with reading(self.path):
             handle = open_for_reading(self.path)
-        if _stamp(self.path) != self.stamp:
+        try:
+            _check_same(self.path, self.stamp)
+        except BaseException:
             handle.close()
-            raise StoreDamagedError(
-                what="the store was replaced while it was open",
-                path=self.path,
-                fix="Open it again.",
-            )
+            raise
         return handle
 
     def sharing(self, samples: Samples) -> "StoreFile":
@@ -53,8 +52,15 @@ class StoreFile:
         return replace(self, header=replace(self.header, samples=samples))
 
 
-def load(path: Path, gate: Gate = check_structure) -> StoreFile:
+def load(path: Path, gate: Gate = judge) -> StoreFile:
     """Check a file and read all but its activations.
+
+    Parameters
+    ----------
+    path
+        The file.
+    gate
+        Judges it before this process reads it: in a process of its own unless we have just written it.
 
     Raises
     ------
@@ -63,10 +69,10 @@ def load(path: Path, gate: Gate = check_structure) -> StoreFile:
     StoreDamagedError
         If it is not a sound store.
     """
-    gate(path)
-    stamp = _stamp(path)
-    with reading(path), open_for_reading(path) as handle:
-        header, records = read_header(path, handle)
+    with unchanged(path) as stamp:
+        gate(path)
+        with reading(path), open_for_reading(path) as handle:
+            header, records = read_header(path, handle)
     return StoreFile(path, header, records, stamp)
 
 
@@ -112,9 +118,27 @@ def reading(path: Path, place: str = "", form: Form = STORE) -> Iterator[None]:
         raise broken(path, place, f"HDF5 cannot read it ({describe(error)})", form) from error
 
 
+@contextmanager
+def unchanged(path: Path) -> Iterator[Stamp]:
+    """Refuse a file that is replaced in the meantime; yield how it looks on the disk.
+
+    Of a file that is not there, nothing is said here.
+    """
+    stamp = _stamp(path)
+    yield stamp
+    _check_same(path, stamp)
+
+
+def _check_same(path: Path, stamp: Stamp) -> None:
+    if _stamp(path) != stamp:
+        raise StoreDamagedError(
+            what="the store was replaced while it was open", path=path, fix="Open it again."
+        )
+
+
 def _stamp(path: Path) -> Stamp:
     try:
         status = path.stat()
-    except OSError as error:
-        raise broken(path, "", error.strerror or str(error)) from error
+    except (OSError, ValueError):
+        return -1, -1, -1, -1
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,7 +1,8 @@
 """The gate: whether a file is built as docs/store-format.md says, before any of its data is read.
 
-`check_structure` needs nothing but a path, so it can run in a process of its own. It walks one link at a
-time, opens nothing that a link or a layout could lead elsewhere, and compares all it meets with one table.
+`check_structure` needs nothing but a path and runs in a process of its own (`repstat.store.gate`). It walks
+one link at a time, opens nothing that a link or a layout could lead elsewhere, and compares all it meets
+with one table.
 """
 
 import re
@@ -66,8 +67,13 @@ def open_for_reading(path: Path) -> h5py.File:
     return h5py.File(path, "r", locking=last, rdcc_nbytes=0)
 
 
-def check_structure(path: Path, form: Form = STORE) -> None:
+def check_structure(path: Path, form: Form = STORE) -> int:
     """Refuse a file that is not a store (or of another `form`), or not built like one. No data is read.
+
+    Returns
+    -------
+    int
+        Bytes of everything in it but activations.
 
     Raises
     ------
@@ -76,11 +82,13 @@ def check_structure(path: Path, form: Form = STORE) -> None:
     StoreDamagedError
         If it is not an activation store, or breaks a rule of the format.
     """
-    size = _check_outside(path, form)
+    size = check_outside(path, form)
     try:
         with open_for_reading(path) as file:
             minor = _check_schema(path, file, form)
-            _Walk(path, size, form, minor).group(file.id, form.root, "/")
+            walk = _Walk(path, size, form, minor)
+            walk.group(file.id, form.root, "/")
+            return walk.metadata
     except StoreDamagedError:
         raise
     except HDF5_ERRORS as error:
@@ -93,8 +101,16 @@ def describe(error: BaseException) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)[:200]
 
 
-def _check_outside(path: Path, form: Form) -> int:
-    """Judge the file by what the operating system and its first bytes say; return its size."""
+def check_outside(path: Path, form: Form = STORE) -> int:
+    """Judge a file by what the operating system and its first bytes say, without HDF5; return its size.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file.
+    StoreDamagedError
+        If it cannot be of the format.
+    """
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -120,11 +136,10 @@ def _check_outside(path: Path, form: Form) -> int:
 def _check_schema(path: Path, file: h5py.File, form: Form) -> int:
     """Judge the file by what it calls itself; return its minor version."""
     try:
-        schema = _read_attribute(file.id, "schema", "S")
+        name = schema_in(file)
         version = _read_attribute(file.id, "schema_version", "i8")
     except HDF5_ERRORS as error:
         raise foreign(path, "it is HDF5 without the attribute schema", form) from error
-    name = schema.tobytes().rstrip(b"\0").decode("utf-8", "replace")
     if name != form.schema:
         kind = f": it is {KINDS[name]}" if name in KINDS else ""
         raise foreign(path, f"its schema is {name[:60]!a}, not {form.schema!r}{kind}", form)
@@ -138,6 +153,11 @@ def _check_schema(path: Path, file: h5py.File, form: Form) -> int:
             fix="Use the version of repstat that wrote it, or a newer one.",
         )
     return int(found[1])
+
+
+def schema_in(file: h5py.File) -> str:
+    """Return what an open file calls itself; raises one of `HDF5_ERRORS` if it does not."""
+    return _read_attribute(file.id, "schema", "S").tobytes().rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _read_attribute(owner: Any, name: str, kind: str) -> np.ndarray[Any, Any]:
@@ -161,7 +181,10 @@ def _type_name(datatype: Any) -> str:
 class _Walk:
     """One pass over a file, object by object.
 
-    `lengths` holds the dimensions that are settled, by symbol.
+    Attributes
+    ----------
+    metadata
+        Bytes met so far in attributes, and in datasets other than activations.
     """
 
     def __init__(self, path: Path, size: int, form: Form, minor: int) -> None:
@@ -170,7 +193,8 @@ class _Walk:
         self._form = form
         self._minor = minor
         self._stored = 0
-        self._lengths = {"1": 1}
+        self._lengths = {"1": 1}  # of the dimensions that are settled, by symbol
+        self.metadata = 0
 
     def _refuse(self, place: str, why: str) -> StoreDamagedError:
         return broken(self._path, place.lstrip("/"), why, self._form)
@@ -220,7 +244,8 @@ class _Walk:
         shape = space.get_simple_extent_dims()
         if shape != space.get_simple_extent_dims(maxdims=True):
             raise self._refuse(place, "it can be extended")
-        self._storage(dataset, shape, place)
+        stored = self._storage(dataset, shape, place)
+        self.metadata += 0 if len(rule.dims) == 4 else stored
         self._settle(shape, rule.dims, place)
 
     def _settle(self, shape: tuple[int, ...], dims: tuple[str, ...], place: str) -> None:
@@ -233,8 +258,8 @@ class _Walk:
                 expected = f"{known} {SYMBOLS[symbol]}" if known else "at least 1 in each"
                 raise self._refuse(place, f"its shape is {shape}, expected {expected}")
 
-    def _storage(self, dataset: Any, shape: tuple[int, ...], place: str) -> None:
-        """Insist on plain storage in this file, as large as declared."""
+    def _storage(self, dataset: Any, shape: tuple[int, ...], place: str) -> int:
+        """Insist on plain storage in this file, as large as declared; return the bytes."""
         plan = dataset.get_create_plist()
         layout, itemsize = plan.get_layout(), dataset.get_type().get_size()
         if layout == h5d.VIRTUAL:
@@ -252,12 +277,13 @@ class _Walk:
             declared = stored_bytes(shape, chunks, itemsize)
         else:
             raise self._refuse(place, "its storage is neither contiguous nor chunked")
-        stored = dataset.get_storage_size()
+        stored: int = dataset.get_storage_size()
         if stored != declared:
             raise self._refuse(place, f"it declares {declared} bytes and stores {stored}")
         self._stored += stored
         if self._stored > self._size:
             raise self._refuse(place, f"its data exceed the file, which has {self._size} bytes")
+        return stored
 
     def _attributes(
         self,
@@ -290,6 +316,7 @@ class _Walk:
         size = prod(shape) * attribute.get_type().get_size()
         if size > min(MAX_ATTRIBUTE_BYTES, self._size):
             raise self._refuse(place, f"the attribute declares {size} bytes")
+        self.metadata += size
 
 
 def _link_names(group: Any) -> list[bytes]:

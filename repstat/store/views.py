@@ -71,6 +71,17 @@ class ActivationView:
     def _record(self) -> ValueRecord:
         return self._file.records[self._table.key][self._index]
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both are views of the same activations."""
+        return isinstance(other, ActivationView) and self._place == other._place
+
+    def __hash__(self) -> int:
+        return hash(self._place)
+
+    @property
+    def _place(self) -> tuple[object, ...]:
+        return self._file.path, self._file.stamp, self._table.key, self._index
+
     def __len__(self) -> int:
         return self.shape[0]
 

@@ -53,4 +53,5 @@ def test_a_misspelt_command_gets_a_suggestion(run_cli) -> None:
 
 
 def test_control_and_bidi_characters_do_not_reach_the_terminal() -> None:
-    assert printable("a\x1b[31mb\u202ec\nd") == "a\ufffd[31mb\ufffdc\nd"
+    hostile = ("\x1b", "\u202e", "\n", "\x9b", "\u061c", "\u2028", "\u200b", "\udc80")
+    assert printable("é[31m".join(hostile)) == "é[31m".join("\ufffd" * len(hostile))

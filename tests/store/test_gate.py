@@ -277,9 +277,9 @@ def test_data_larger_than_the_file(copy: Path, monkeypatch: pytest.MonkeyPatch) 
     with h5py.File(copy) as file:
         file.visititems(lambda _, item: items.append(item))
         size = sum(item.id.get_storage_size() for item in items if isinstance(item, h5py.Dataset))
-    monkeypatch.setattr(structure, "_check_outside", lambda *_: size)
+    monkeypatch.setattr(structure, "check_outside", lambda *_: size)
     structure.check_structure(copy)
-    monkeypatch.setattr(structure, "_check_outside", lambda *_: size - 1)
+    monkeypatch.setattr(structure, "check_outside", lambda *_: size - 1)
     with pytest.raises(StoreDamagedError, match=f"its data exceed the file, which has {size - 1} bytes"):
         structure.check_structure(copy)
 
