@@ -330,14 +330,15 @@ def _measurement_rows(
                 )
 
 
+def _nothing(cell: Cell, error: UsageError) -> Estimate:
+    why = f"{error.what}: {error.why}" if error.why else error.what
+    return Estimate.undefined(why, n_samples=len(cell.values), n_units=cell.values.shape[-1])
+
+
 def _no_channels(
     cell: Cell, labels: NDArray[np.int64] | None, scales: Scales, error: UsageError
 ) -> Iterator[Row]:
-    nothing = Estimate.undefined(
-        f"{error.what}: {error.why}" if error.why else error.what,
-        n_samples=len(cell.values),
-        n_units=cell.values.shape[-1],
-    )
+    nothing = _nothing(cell, error)
     for level, std in zip(scales.noise, scales.noise_std, strict=True):
         for quantity in ("mi_input",) if labels is None else ("mi_input", "mi_label"):
             yield cell.row(
@@ -408,10 +409,13 @@ def _profile_rows(cell: Cell, task: Task, seed: int) -> Iterator[Row]:
     """Yield the effective number of clusters at every scale of the layer's profile."""
     if not task.scales.profile_std:
         return
-    subset_seed = task.settings.seed
-    found = noise_profile(cell.values, task.scales.profile_std, seed=seed, subset_seed=subset_seed)
-    common = {"seed": seed, "subset_seed": subset_seed, "n_total": found.n_total}
-    for scale, std, estimate in zip(SCALES, found.noise_std, found.clusters, strict=True):
+    levels, subset_seed = task.scales.profile_std, task.settings.seed
+    try:
+        clusters = noise_profile(cell.values, levels, seed=seed, subset_seed=subset_seed).clusters
+    except UsageError as error:  # as in `_measurement_rows`
+        clusters = (_nothing(cell, error),) * len(levels)
+    common = {"seed": seed, "subset_seed": subset_seed, "n_total": len(cell.values)}
+    for scale, std, estimate in zip(SCALES, levels, clusters, strict=True):
         yield cell.row(
             "effective_clusters",
             "noise_profile",

@@ -54,8 +54,12 @@ class NoiseLevel:
         """
         if not self.relative or spread == 0:
             return self.factor
-        # At the ends of what a float can be, the nearest noise there is.
-        return min(max(float(f"{self.factor * spread:.{DIGITS}g}"), SMALLEST), LARGEST)
+        return rounded_std(self.factor * spread)
+
+
+def rounded_std(std: float) -> float:
+    """Return a noise level to three digits; at the ends of what a float can be, the nearest there is."""
+    return min(max(float(f"{std:.{DIGITS}g}"), SMALLEST), LARGEST)
 
 
 SMALLEST, LARGEST = float(np.finfo(float).smallest_subnormal), float(np.finfo(float).max)

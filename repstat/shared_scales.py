@@ -16,7 +16,7 @@ from repstat.clustering import distance_edges
 from repstat.clustering.scatter import MAX_CHECKPOINTS as FITTED_CHECKPOINTS
 from repstat.clustering.scatter import Axes, choose_points, fit_axes
 from repstat.estimators.noise_profile import SCALES
-from repstat.scales import AUTO, DIGITS, NoiseLevel, pooled_std
+from repstat.scales import AUTO, NoiseLevel, pooled_std, rounded_std
 from repstat.store import ActivationView, LayerView, Store
 from repstat.wide import is_wide, matrix_of, row_blocks
 
@@ -60,7 +60,7 @@ def fix_scales(store: Store, view: LayerView, settings: Settings) -> Scales:
 def _profile_levels(distance: float) -> tuple[float, ...]:
     """Return the noise levels of a profile for a layer of this root mean square distance from the mean."""
     # A constant layer has no scale; any noise gives one cluster.
-    return tuple(float(f"{scale * (distance or 1.0):.{DIGITS}g}") for scale in SCALES)
+    return tuple(rounded_std(scale * (distance or 1.0)) for scale in SCALES)
 
 
 def _axes(view: LayerView, steps: Sequence[int], n_samples: int, seed: int) -> Axes | None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from repstat.arrays import Integers, activation_matrix, checked_integer, nonfinite_reason
+from repstat.errors import UsageError
 from repstat.estimators.backend import Backend
 from repstat.estimators.bounds import mixture_bounds
 from repstat.estimators.claims import Report
@@ -36,6 +37,7 @@ SCALES = tuple(10.0 ** (k / 3.0 - 2.5) for k in range(10))
 TOLERANCE = 0.05
 """Standard error (nats) of I(X;T): five percent of the number of clusters. It is mostly far below."""
 
+_SMALLEST = float(np.finfo(np.float64).tiny)
 _PRIVATE_KEY = (0x72657073, 0x70726F66)
 
 
@@ -99,6 +101,12 @@ def noise_profile(
     """
     matrix = activation_matrix(activations)
     stds = tuple(checked_positive("noise_std", std) for std in noise_std)
+    if stds and min(stds) < _SMALLEST:
+        raise UsageError(
+            what=f"noise_std {min(stds):g} is too small",
+            why=f"it is below the smallest normal number, {_SMALLEST:.3g}",
+            fix="Scale the activations.",
+        )
     tolerance = checked_positive("tolerance", tolerance)
     checked_integer("seed", seed, 0)
     checked_integer("max_samples", max_samples, 2)
