@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from repstat.adapter import Adapter, Array, Noise
+from repstat.adapter import Adapter, AdapterOptions, Array, Noise
 from tests.adapters import onnx_models
 from tests.adapters.test_onnx_exporters import CNNS, FOLDER, MLPS, ROUNDING, make
 from tests.optional import require
@@ -85,6 +85,25 @@ def test_the_cnn_of_the_fixtures_up_to_the_order_of_axes(export: str, inputs: di
         same = np.moveaxis(a[key], -1, 1) if a[key].ndim == 4 else a[key]
         assert np.abs(same - value).max() < 4 * ROUNDING
     assert a["L000"].shape == (7, 8, 8, 3)
+
+
+def test_pytorch_and_keras_alike(make: ModuleType, inputs: dict[str, Array]) -> None:
+    require("torch")
+    from repstat_adapters.pytorch import open_model as open_torch
+
+    for ours, theirs, x in (
+        (make.keras_mlp(), make._torch_mlp(), inputs["mlp"]),
+        (keras_cnn(), make._torch_cnn(), inputs["cnn"]),
+    ):
+        images = x.ndim == 4
+        a, b = opened(ours), open_torch(theirs, AdapterOptions())
+        assert found(a) == found(b)
+        assert [layer.name for layer in a.layers()] == [layer.name for layer in b.layers()]
+        for noise in (None,) if images else (None, Noise({"L000": 0.3, "L001": 0.1}, 7, realization=5)):
+            own, other = runs(a, x.transpose(0, 2, 3, 1) if images else x, noise), runs(b, x, noise)
+            for key, value in other.items():
+                same = np.moveaxis(own[key], -1, 1) if own[key].ndim == 4 else own[key]
+                assert np.abs(same - value).max() < 4 * ROUNDING
 
 
 @pytest.mark.slow

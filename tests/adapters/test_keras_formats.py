@@ -622,7 +622,7 @@ def test_a_live_model_is_read_again(tmp_path: Path) -> None:
 
 def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
     path = saved(models.mlp(), tmp_path)
-    with pytest.raises(UsageError, match="--opt-level all has no meaning"):
+    with pytest.raises(UsageError, match="opt level 'all' has no meaning for Keras"):
         entry.open_model(path, AdapterOptions(opt_level="all"))
-    with pytest.raises(UsageError, match="0 threads cannot be"):
+    with pytest.raises(UsageError, match="threads"):
         entry.open_model(path, AdapterOptions(threads=0))

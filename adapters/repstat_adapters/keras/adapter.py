@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 
 from repstat.adapter import AdapterOptions, Array, InputSpec
-from repstat.errors import UsageError
+from repstat.errors import InputRefusedError, UsageError
 from repstat_adapters.keras import saved_model
 from repstat_adapters.keras.engine import Engine, FrozenEngine, TensorFlowEngine
 from repstat_adapters.keras.framework import import_keras, import_tensorflow, without_log_lines
 from repstat_adapters.keras.inputs import Inputs, read_inputs
 from repstat_adapters.keras.provenance import file_facts, weights_sha256
 from repstat_adapters.keras.source import ModelSource, locate
-from repstat_adapters.keras.tf_device import check_options
 from repstat_adapters.keras.tf_freeze import freeze
 from repstat_adapters.keras.tf_graph import Graph, Names
 from repstat_adapters.shared.base import BatchedAdapter, Forward
+from repstat_adapters.shared.feeds import differences
 from repstat_adapters.shared.layers import find_layers
 from repstat_adapters.shared.noise import BatchNoise
+from repstat_adapters.shared.options import check_plain_options
 from repstat_adapters.shared.probing import Placed, Plan, Prober
 
 
@@ -46,7 +47,7 @@ class KerasAdapter(BatchedAdapter):
     def __init__(self, source: object, options: AdapterOptions) -> None:
         path, kind = locate(source)
         super().__init__(path)
-        check_options(options)
+        check_plain_options(options, "Keras", path)
         self._trust = options.trust_model
         self._source: ModelSource | None = None
         self._nested: Sequence[str] = ()
@@ -151,7 +152,7 @@ class KerasAdapter(BatchedAdapter):
             return Plan({}, self._inputs.batch, ())
         targets = list(dict.fromkeys(f.target for f in found))
         prober = Prober(
-            run=lambda batch: self._engine.run(batch, targets, {}),
+            run=lambda batch: self._run(batch, targets, {}),
             found=found,
             dtypes=prepared.dtypes,
             specs=self._inputs.specs,
@@ -168,9 +169,25 @@ class KerasAdapter(BatchedAdapter):
         felt = _before(self._graph, targets) & noise.layers.keys()
 
         def run(feeds: Mapping[str, Array], drawn: Mapping[str, Array]) -> Mapping[str, Array]:
-            return self._engine.run(feeds, targets, drawn)
+            return self._run(feeds, targets, drawn)
 
         return Forward(run, felt)
+
+    def _run(
+        self, feeds: Mapping[str, Array], targets: Sequence[str], noise: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Run the model; where it fails, say how the batch differs from what its weights suggest."""
+        try:
+            return self._engine.run(feeds, targets, noise)
+        except InputRefusedError as error:
+            hints = [hint for spec in self._inputs.specs for hint in differences(spec, feeds[spec.name])]
+            raise InputRefusedError(
+                what=error.what,
+                path=self._path,
+                place=error.place,
+                why="; ".join([error.why, *hints]),
+                fix=error.fix,
+            ) from error
 
 
 def _before(graph: Graph, targets: Sequence[str]) -> set[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from repstat.adapter import AdapterOptions
 from repstat.errors import DeviceUnavailableError, UsageError
-from repstat_adapters.shared.options import MOST_THREADS, usable_cores
+from repstat_adapters.shared.options import usable_cores
 
 
 @dataclass(frozen=True)
@@ -25,26 +25,6 @@ class Device:
     provider: str
     name: str
     threads: int
-
-
-def check_options(options: AdapterOptions) -> None:
-    """Refuse options that have no meaning for Keras.
-
-    Raises
-    ------
-    UsageError
-        One has none.
-    """
-    if options.opt_level != "none":
-        raise UsageError(
-            what=f"--opt-level {options.opt_level} has no meaning for Keras models",
-            why="their graph is run as it is, so that values do not depend on which layers are asked for",
-            fix="Leave the option out, or export the model to ONNX",
-        )
-    if options.threads is not None and not 1 <= options.threads <= MOST_THREADS:
-        raise UsageError(
-            what=f"{options.threads} threads cannot be", fix=f"Give a number from 1 to {MOST_THREADS}"
-        )
 
 
 def choose_tf_device(tf: Any, options: AdapterOptions) -> Device:

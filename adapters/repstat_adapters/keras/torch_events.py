@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch.overrides import TorchFunctionMode
 
 from repstat.adapter import Array
@@ -114,7 +115,7 @@ class Running(Events):
         new = {}
         for name, tensor in made.items():
             if name in self._targets:
-                self.values[name] = _copied(tensor)
+                self.values[name] = _copied(self.framework.runner, tensor)
             if name in self._noise:
                 new[name] = self._with_noise(name, tensor)
         return new
@@ -206,9 +207,11 @@ class Recording(Events):
         return self._names[id(tensor)]
 
 
-def _copied(tensor: Any) -> Array:
-    plain = tensor.detach().to("cpu", copy=True)
-    wide = plain.double() if plain.dtype.itemsize >= 4 else plain.float()
-    exact = str(plain.dtype) in {"torch.float16", "torch.float32", "torch.float64"}
-    array: Array = (plain if exact else wide if "int" in str(plain.dtype) else plain.float()).numpy()
+def _copied(torch: Any, tensor: Any) -> Array:
+    """Copy a tensor into an array that owns its memory; types that a store does not hold are widened."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name not in {"float16", "float32", "float64"}:
+        name = "float64" if "int" in name and tensor.dtype.itemsize >= 4 else "float32"
+    array: Array = np.empty(tuple(tensor.shape), name)
+    torch.from_numpy(array).copy_(tensor.detach())
     return array

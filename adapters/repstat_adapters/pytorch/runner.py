@@ -15,6 +15,7 @@ from repstat_adapters.pytorch.exported import ExportedModule
 from repstat_adapters.pytorch.guard import Place, named_constants, set_random_states, undisturbed
 from repstat_adapters.pytorch.recorder import Recorder, StopForwardError, Trace
 from repstat_adapters.pytorch.replay import Replay
+from repstat_adapters.shared.feeds import differences
 
 _LONGEST = 400
 
@@ -125,7 +126,7 @@ class Runner:
             return ResourceError(
                 what="memory ran out", path=self.path, why=text, fix="Use a smaller --batch-size"
             )
-        hints = [hint for spec in specs for hint in _differences(spec, feeds[spec.name])]
+        hints = [hint for spec in specs for hint in differences(spec, feeds[spec.name])]
         return ModelFailedError(
             what="the model fails on a batch",
             path=self.path,
@@ -158,17 +159,3 @@ class Runner:
                 handle.remove()
             if exported is not None:
                 exported.scope = None
-
-
-def _differences(spec: InputSpec, array: Array) -> Iterator[str]:
-    """Say how a batch differs from what the model's weights suggest."""
-    if spec.declared:
-        return
-    if array.dtype != spec.dtype:
-        yield f"input {spec.name!r} may have the wrong dtype: found {array.dtype}, expected {spec.dtype}"
-    as_guessed = len(spec.shape) == array.ndim and all(
-        want in (None, have) for want, have in zip(spec.shape[1:], array.shape[1:], strict=True)
-    )
-    if not as_guessed:
-        words = ", ".join(["samples", *(str(n or "?") for n in spec.shape[1:])])
-        yield f"input {spec.name!r} may have the wrong shape: found {array.shape}, expected ({words})"

@@ -94,6 +94,20 @@ def _check_shape(array: Array, spec: InputSpec) -> None:
         )
 
 
+def differences(spec: InputSpec, array: Array) -> Iterator[str]:
+    """Say how a batch differs from what the model's weights suggest."""
+    if spec.declared:
+        return
+    if array.dtype != spec.dtype:
+        yield f"input {spec.name!r} may have the wrong dtype: found {array.dtype}, expected {spec.dtype}"
+    as_guessed = len(spec.shape) == array.ndim and all(
+        want in (None, have) for want, have in zip(spec.shape[1:], array.shape[1:], strict=True)
+    )
+    if not as_guessed:
+        words = ", ".join(["samples", *(str(n or "?") for n in spec.shape[1:])])
+        yield f"input {spec.name!r} may have the wrong shape: found {array.shape}, expected ({words})"
+
+
 def take(feeds: Mapping[str, Array], specs: Sequence[InputSpec], rows: Sequence[int]) -> dict[str, Array]:
     """Return chosen samples of a batch."""
     index = np.asarray(rows, dtype=np.intp)
