@@ -1,7 +1,7 @@
 """Every layer at every checkpoint through the estimators and diagnostics: the trajectory of numbers.
 
 Layer by layer, a first pass over the checkpoints fixes what must be common to a trajectory (noise levels,
-bin and histogram edges); then each layer at each checkpoint is a task of its own (`repstat.cell`).
+bin and histogram edges); then each layer at each checkpoint is a task of its own (`repstat.compute`).
 `analyze` is long by its documentation.
 """
 
@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from repstat.cell import Conditional, Outcome, Settings, Task, compute
+from repstat.cell import Conditional, Settings, Task
 from repstat.clustering import Clustering
 from repstat.clustering.scatter import choose_points
+from repstat.compute import Outcome, compute
 from repstat.errors import ResourceError, UsageError
 from repstat.estimators import Backend, Binning, rise
 from repstat.progress import Progress, Silent
