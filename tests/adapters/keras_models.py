@@ -1,12 +1,15 @@
 """Models that the tests of the Keras adapter share."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from repstat.adapter import Adapter, AdapterOptions, Array, Layer
+from repstat.errors import RepstatError
 from repstat_adapters.keras import open_model
 from repstat_adapters.keras.framework import import_keras, quiet
 
@@ -93,3 +96,39 @@ def values_of(source: Any, feeds: Mapping[str, Array], **options: Any) -> dict[s
 def until(model: Any, *names: str) -> Any:
     """Keras' own way to the outputs of some layers of a functional model."""
     return keras.Model(model.input, [model.get_layer(name).output for name in names])
+
+
+def checkpoint(model: Any, folder: Path, **others: Any) -> Path:
+    """Save a model with `tf.train.Checkpoint`, under the name whose value is None or as ``model``."""
+    tf = importlib.import_module("tensorflow")
+    name = next((key for key, value in others.items() if value is None), "model")
+    objects = {key: value for key, value in others.items() if value is not None}
+    return Path(tf.train.Checkpoint(**{name: model}, **objects).save(str(folder / "ckpt")))
+
+
+def saved_model(model: Any, folder: Path) -> Path:
+    path = folder / "exported"
+    quietly(lambda: model.export(path, verbose=False))
+    return path
+
+
+def refusal(source: Any, feeds: Any = None, **options: Any) -> str:
+    """What a model is refused with when it is opened, or when its layers are asked for."""
+    with pytest.raises(RepstatError) as caught:
+        opened(source, **options).layers(feeds)
+    return str(caught.value)
+
+
+def other(units: int = 6, depth: int = 2, order: bool = False) -> Any:
+    x = h = keras.Input((4,), name="x")
+    names = ["fc2", "fc1"] if order else ["fc1", "fc2", "fc3"][:depth]
+    for name, width in zip(names, [units, 6 if order else 5, 5], strict=False):
+        h = layers.Dense(width, activation="tanh", name=name)(h)
+    return randomised(keras.Model(x, layers.Dense(3, name="out")(h)), 9)
+
+
+def stacked(*parts: Any, shape: tuple[int | None, ...] = (4,), **options: Any) -> Any:
+    x = h = keras.Input(shape, name="x", **options)
+    for part in parts:
+        h = part(h)
+    return randomised(keras.Model(x, h))

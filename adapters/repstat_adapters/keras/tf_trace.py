@@ -56,31 +56,30 @@ def trace(
 
     watch = Watch(keras, position=lambda: 0)
     before = len(model.variables)
-    function = tf.function(forward, autograph=False)
     try:
         with quiet(), losses_kept(model), _inline(tf), watching(watch):
-            concrete = function.get_concrete_function(*specs)
+            concrete = tf.function(forward, autograph=False).get_concrete_function(*specs)
     except Exception as error:  # the user's own code may raise anything
         if watch.refusal is not None:
             raise watch.refusal from None
-        concrete = _with_own_functions(model, tf, forward, specs)
-        if concrete is None:
+        whole = _with_own_functions(model, tf, forward, specs)
+        if whole is None:
             raise _untraceable(error, path) from error
-        return freeze(concrete, path)
+        traced = freeze(whole, path)
+    else:
+        traced = _read(concrete, len(specs), watch, path)
     if len(model.variables) != before:
         raise unbuilt(path)
+    return traced
+
+
+def _read(concrete: Any, n_inputs: int, watch: Watch, path: Path | None) -> Traced:
     graph = concrete.graph
-    feeds = list(concrete.inputs[: len(specs)])
+    feeds = list(concrete.inputs[:n_inputs])
     reader = GraphReader(graph, feeds, concrete.outputs, watch.calls, _namer(watch, graph), path)
     calls, dtypes, nested = reader.read()
-    return Traced(
-        graph.as_graph_def(),
-        tuple(tensor.name for tensor in feeds),
-        _captures(graph, path),
-        calls,
-        dtypes,
-        nested,
-    )
+    names = tuple(tensor.name for tensor in feeds)
+    return Traced(graph.as_graph_def(), names, _captures(graph, path), calls, dtypes, nested)
 
 
 def _with_own_functions(model: Any, tf: Any, forward: Callable[..., Any], specs: Sequence[Any]) -> Any:
