@@ -1,5 +1,6 @@
 """A layer too large to be held gives the numbers of one that is; nothing of it stays in memory."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_the_numbers_are_those_of_the_layer_held(folding, tmp_path: Path, monkey
             if field == "params":
                 a, b = ({k: v for k, v in x.items() if k != "n_draws"} for x in (a, b))
             if field == "reason":
-                a, b = a[:12], b[:12]
+                a, b = (re.sub(r"[\d.]+", "#", text)[:30] for text in (a, b))  # its number is the estimate's
             assert a == b, (field, one, two)
         assert one.noise_std == two.noise_std
         if one.value is None:

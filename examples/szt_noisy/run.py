@@ -27,7 +27,7 @@ import numpy as np
 import scipy.io
 
 import repstat
-from repstat.cli.table import ALARM_ERRORS, ALARM_NATS
+from repstat.findings import ALARM_ERRORS, ALARM_NATS
 
 FIXTURE = Path(__file__).resolve().parents[2] / "fixtures" / "twelve_bit"
 TRAIN_SHARE = 0.8

@@ -43,7 +43,7 @@ CASES = [
     ("extract text.onnx", 3, "text.onnx"),
     ("extract picture.onnx", 3, "picture.onnx"),
     ("extract pointer.onnx", 3, "Git LFS"),
-    ("extract model.pt", 2, "it looks like a PyTorch file"),
+    ("extract model.pt", 3, "the file is damaged, or was made to do harm"),
     ("extract good.npy", 2, "cannot read the model in good.npy: none of the installed adapters"),
     ("extract MODEL --inputs nothing.npy", 2, "array file not found in nothing.npy"),
     ("extract MODEL --inputs wide.npy", 3, "found (5, 13), expected (samples, 12)"),

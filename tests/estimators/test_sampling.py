@@ -306,11 +306,11 @@ def test_covariates_explain_what_differs_between_slots() -> None:
         rng = np.random.default_rng(seed)
         covariate = rng.standard_normal((40, 1))
         means = 5.0 + 2.0 * covariate + 0.1 * rng.standard_normal((40, 1))
-        found, penalty = sampling._explained_away(means, covariate)
+        middle, found, penalty = sampling._explained_away(means, covariate)
         assert 1.0 <= penalty < 1.5
         error = found.std(ddof=1) / sqrt(40)
         assert error < 0.025
-        scores.append((found.mean() - 5.0) / error)
+        scores.append((middle[0] - 5.0) / error)
     assert 0.9 < np.sqrt(np.mean(np.square(scores))) < 1.2
 
 
@@ -318,7 +318,8 @@ def test_covariates_do_not_extrapolate(rng: np.random.Generator) -> None:
     """Slots that hardly vary, far from the mean of all rows: a slope from noise would be taken there."""
     covariate = 3e-5 + 4e-7 * rng.standard_normal((64, 1))
     means = 1.0 + 0.1 * rng.standard_normal((64, 2))
-    found, penalty = sampling._explained_away(means, covariate)
+    middle, found, penalty = sampling._explained_away(means, covariate)
+    assert np.array_equal(middle, means.mean(axis=0))
     assert np.array_equal(found, means)
     assert penalty == 1.0
 
@@ -328,6 +329,6 @@ def test_an_adjusted_mean_stays_among_the_slots(monkeypatch: pytest.MonkeyPatch)
     covariate = np.linspace(-1.2, -0.2, 40)[:, None]
     means = np.hstack([np.linspace(0, 1, 40)[:, None], np.cos(np.arange(40))[:, None]])
     monkeypatch.setattr(sampling, "MOST_LEVERAGE", np.inf)
-    found, _ = sampling._explained_away(means, covariate)
+    _, found, _ = sampling._explained_away(means, covariate)
     assert np.array_equal(found[:, 0], means[:, 0])
     assert not np.array_equal(found[:, 1], means[:, 1])
