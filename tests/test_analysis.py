@@ -146,7 +146,7 @@ def test_distances_are_in_activation_units_and_ratios_have_none(store: Path) -> 
 
 
 def test_the_subset_of_a_large_store_is_the_same_at_every_checkpoint(store: Path, monkeypatch) -> None:
-    from repstat import cell
+    from repstat import compute
 
     seeds = []
 
@@ -154,8 +154,8 @@ def test_the_subset_of_a_large_store_is_the_same_at_every_checkpoint(store: Path
         seeds.append(seed)
         return original(*args, seed=seed, **options)
 
-    original = cell.clustering
-    monkeypatch.setattr(cell, "clustering", spy)
+    original = compute.clustering
+    monkeypatch.setattr(compute, "clustering", spy)
     results = repstat.analyze(store, estimators="clustering", seed=5)
     assert seeds == [5] * 6
     seeded = [row for row in results.rows if row.estimator != "neural_collapse"]

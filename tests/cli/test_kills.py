@@ -72,7 +72,7 @@ def kill_at_random(place: Path, command: list[str], expected: Any, n_kills: int)
             left = {p.name: p.read_bytes() for p in parts.glob("*.h5")} if parts.exists() else {}
             assert before.items() <= left.items(), "a finished checkpoint is lost or was changed"
             gained += len(left) - len(before)
-            longest *= 1.3 if len(left) == len(before) else 1.0
+            longest = min(3.0, longest * 1.3) if len(left) == len(before) else longest
         elif completed:
             assert stored(place / "acts.h5") == expected
             stores += 1
