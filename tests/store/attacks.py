@@ -92,9 +92,18 @@ def copy(file: h5py.File, rng: Rng) -> None:
     )
 
 
+def _alike(file: h5py.File, name: str, rng: Rng) -> str:
+    """Draw another dataset of the same type and shape, which could stand in the place of `name`."""
+    mine = file[name].dtype, file[name].shape
+    names = [one for one in objects(file, h5py.Dataset) if (file[one].dtype, file[one].shape) == mine]
+    return names[int(rng.integers(len(names)))]
+
+
 def link(file: h5py.File, rng: Rng) -> None:
     """Put a soft, external or second hard link, loops among them, in the place of an object or beside it."""
     name, target = _needed(file, rng), _one(file, rng)
+    if isinstance(file[name], h5py.Dataset) and rng.random() < 0.7:
+        target = _alike(file, name, rng)
     which = int(rng.integers(4))
     if which == 0:
         made: Any = h5py.SoftLink(str(rng.choice([f"/{target}", f"/{name}", "/", "nowhere"])))

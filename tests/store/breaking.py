@@ -31,7 +31,7 @@ def edit(path: Path, change: Change) -> None:
         change(file)
         try:
             digest = metadata_digest(file).encode()
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError):
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, MemoryError):
             return
         file.attrs.create("metadata_sha256", np.bytes_(digest), dtype=h5py.string_dtype("utf-8", 64))
 

@@ -7,10 +7,12 @@ import h5py
 import numpy as np
 import pytest
 
+from repstat.errors import StoreDamagedError
+from repstat.store.structure import check_structure
 from tests.store.attacks import ATTACKS, attack
 from tests.store.fuzz import Fuzz
 from tests.store.making import write
-from tests.store.mutations import MUTATIONS, checksummed, lookup3
+from tests.store.mutations import MUTATIONS, Material, checksummed, lookup3
 from tests.store.sabotage import SABOTAGES
 
 N_FILES = 250
@@ -33,16 +35,30 @@ def test_no_broken_file_is_believed(fuzz: Fuzz) -> None:
     assert tally.slowest < 60
 
 
+CAUGHT_BY = {
+    "without_process": (3, [1080, 6702, 7299]),
+    "without_value_hashes": (7, [12, 20, 21]),
+    "without_metadata_hash": (7, [159]),
+    "without_storage_rules": (7, [44, 59, 168]),
+    "with_every_error_let_through": (7, [2, 5, 8]),
+    "with_links_followed": (7, [1922, 2113, 2553]),
+}
+"""Seed and files that only the check in question refuses, found by ``fuzz.py --sabotage NAME``."""
+
+
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_a_reader_without_one_of_its_checks_is_caught(name: str) -> None:
-    """Seed 7, files that only the check in question refuses."""
+    """The first needs files that crash HDF5 1.14: forged headers that divide by zero or point nowhere."""
+    if name == "without_process" and h5py.version.hdf5_version_tuple >= (2, 0, 0):
+        pytest.skip("this HDF5 survives these files")
     with Fuzz(name) as fuzz:
-        assert fuzz.run(7, CAUGHT_BY[name]).wrong != []
+        assert fuzz.run(*CAUGHT_BY[name]).wrong != []
 
 
-CAUGHT_BY = {
-    "without_process": [],
-}
+def test_the_same_files_are_refused_by_the_whole_reader(fuzz: Fuzz) -> None:
+    tallies = [fuzz.run(*files) for files in CAUGHT_BY.values()]
+    assert [tally.wrong for tally in tallies] == [[]] * len(tallies)
+    assert all(tally.refused == tally.n > 0 for tally in tallies)
 
 
 def test_the_checksum_is_that_of_hdf5(tmp_path: Path) -> None:
@@ -65,14 +81,16 @@ def test_every_attack_changes_the_file(tmp_path: Path, name: str) -> None:
     assert made >= 5
 
 
-def test_a_forged_header_gets_past_the_checksums(tmp_path: Path) -> None:
-    """The root group called a dataset, say: HDF5 reads the message, and the reader refuses what it says."""
+def test_forged_headers_get_past_the_checksums(tmp_path: Path) -> None:
+    """Of 60 forged files HDF5 complains of most, and of a checksum only where a length was forged."""
     path = write(tmp_path / "acts.h5")
-    content = bytearray(path.read_bytes())
-    start, end = next((s, e) for s, e in checksummed(bytes(content)) if content[s : s + 4] == b"OHDR")
-    content[start + 5] ^= 1  # flags: another width of a length
-    content[end : end + 4] = lookup3(bytes(content[start:end])).to_bytes(4, "little")
-    path.write_bytes(content)
-    with pytest.raises((OSError, KeyError, RuntimeError)) as caught, h5py.File(path) as file:
-        file["/"].attrs["schema"]
-    assert "checksum" not in str(caught.value)
+    material = Material.of(path, path)
+    complaints = []
+    for seed in range(60):
+        path.write_bytes(MUTATIONS["forged"][0](material, np.random.default_rng([9, seed])))
+        try:
+            check_structure(path)
+        except StoreDamagedError as error:
+            complaints.append(str(error))
+    assert len(complaints) > 20
+    assert sum("checksum" in text for text in complaints) < 0.5 * len(complaints)
