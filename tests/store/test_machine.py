@@ -86,7 +86,7 @@ class Extraction(RuleBasedStateMachine):
         """Made differently: refused, and nothing is touched."""
         before = {p: p.read_bytes() for p in self.root.rglob("*.h5")}
         with (
-            pytest.raises(UsageError, match=r"was extracted differently: .*noise_std was 0.1, now 0.2"),
+            pytest.raises(UsageError, match=r"was made differently: .*noise_std was 0.1, now 0.2"),
             careless(),
             writer(self.path, steps, resume=True, identity={"noise_std": 0.2}),
         ):
