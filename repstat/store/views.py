@@ -119,7 +119,7 @@ class ActivationView:
                 path=self._file.path,
                 place=f"step {self.step}, layer {self._table.key}",
                 why=f"need {format_bytes(self.nbytes)}",
-                fix="Use a machine with more memory, or fewer samples; in Python, read slices or blocks of them.",
+                fix="Use a machine with more memory, or fewer samples; in Python, read slices of them.",
             ) from error
         streams = values.reshape(self._table.n_streams, -1, self.shape[-1])
         for stream, start, rows in self.blocks():
