@@ -5,15 +5,18 @@ only what no content shows, that it is the state of an optimizer. What is left o
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from glob import has_magic
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from repstat.discovery import existing_model, reader_of
+from repstat.adapter import AdapterModule
+from repstat.discovery import existing_model, find_adapters, reader_of
 from repstat.errors import UsageError
+from repstat.naming import natural_key
 
 _NOT_WEIGHTS = re.compile(
     r"(?P<what>optimi[sz]er|optim|scheduler|scaler|rng[-_]?state|random[-_]?states?|training[-_]args|"
@@ -23,6 +26,9 @@ _NOT_WEIGHTS = re.compile(
 _SIDE_FILES = re.compile(r"\.data-\d{5}-of-\d{5}$|\.onnx[._]data$")
 """Belong to a file that is a checkpoint itself: shards of TensorFlow, external weights of ONNX."""
 _LISTED = 4
+
+Reader = Callable[[object], AdapterModule | None]
+"""Tells which adapter accepts a path. Looking for the adapters takes milliseconds: once for all paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ def find_models(arguments: Sequence[Any]) -> Found:
     UsageError
         A path does not exist, a pattern matches nothing, or there is no checkpoint in a folder.
     """
+    reader = partial(reader_of, found=find_adapters())
     models = list[Any]()
     notes = list[str]()
     for argument in arguments:
@@ -64,28 +71,26 @@ def find_models(arguments: Sequence[Any]) -> Found:
         path = Path(fspath(argument))
         if has_magic(str(path)) and not path.exists():
             candidates = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-            place = f"the pattern {path}"
-        elif path.is_dir() and reader_of(path) is None:
+            place, empty = f"the pattern {path}", "nothing matches it"
+        elif path.is_dir() and reader(path) is None:
             candidates = list(path.iterdir())
-            place = f"the folder {path}"
+            place, empty = f"the folder {path}", "it is empty"
         else:
             models.append(existing_model(path))
             continue
-        chosen, skipped = _among(candidates)
+        chosen, skipped = _among(candidates, reader)
         if not chosen:
-            raise _nothing(path, place, skipped)
+            raise _nothing(place, empty, skipped)
         models.extend(chosen)
         notes.extend(f"skipped in {place}: {note}" for note in _notes(skipped))
     return Found(tuple(models), tuple(notes))
 
 
-def _among(candidates: Sequence[Path]) -> tuple[list[Path], list[Skipped]]:
+def _among(candidates: Sequence[Path], reader: Reader) -> tuple[list[Path], list[Skipped]]:
     """Return the checkpoints among files and folders, and what is none."""
     chosen, skipped = list[tuple[Path, Path]](), list[Skipped]()
-    for path in sorted(candidates, key=_natural):
-        if path.name.startswith(".") or _SIDE_FILES.search(path.name):
-            continue
-        model, why = _model_at(path)
+    for path in _in_sight(candidates):
+        model, why = _model_at(path, reader)
         if model is None:
             skipped.append(Skipped(path, why))
         else:
@@ -97,29 +102,25 @@ def _among(candidates: Sequence[Path]) -> tuple[list[Path], list[Skipped]]:
     return [model for _, model in numbered or chosen], skipped
 
 
-def _model_at(path: Path) -> tuple[Path | None, str]:
+def _in_sight(paths: Iterable[Path]) -> list[Path]:
+    """Sort what is neither hidden nor belongs to another file."""
+    seen = (path for path in paths if not (path.name.startswith(".") or _SIDE_FILES.search(path.name)))
+    return sorted(seen, key=lambda path: natural_key(str(path)))
+
+
+def _model_at(path: Path, reader: Reader) -> tuple[Path | None, str]:
     """Return the model that a file or folder is, or that a folder holds, or None and why there is none."""
     if match := _NOT_WEIGHTS.fullmatch(path.name):
         return None, f"it is named as the state of something else ({match['what']})"
-    if reader_of(path) is not None:
+    if reader(path) is not None:
         return path, ""
     if not path.is_dir():
         return None, "no installed adapter reads it"
-    inner = [model for entry in sorted(path.iterdir(), key=_natural) for model in _models_in(entry)]
-    if len(inner) == 1:
-        return inner[0], ""
-    return None, f"it holds {'no' if not inner else len(inner)} model files, expected one"
-
-
-def _models_in(entry: Path) -> Iterator[Path]:
-    named_otherwise = entry.name.startswith(".") or _NOT_WEIGHTS.fullmatch(entry.name)
-    if not named_otherwise and not _SIDE_FILES.search(entry.name) and reader_of(entry) is not None:
-        yield entry
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort ``step-9`` before ``step-10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+    inside = [entry for entry in _in_sight(path.iterdir()) if not _NOT_WEIGHTS.fullmatch(entry.name)]
+    models = [entry for entry in inside if reader(entry) is not None]
+    if len(models) == 1:
+        return models[0], ""
+    return None, f"it holds {'no' if not models else len(models)} model files, expected one"
 
 
 def _notes(skipped: Sequence[Skipped]) -> Iterator[str]:
@@ -130,12 +131,11 @@ def _notes(skipped: Sequence[Skipped]) -> Iterator[str]:
         yield f"{', '.join(names[:_LISTED])}{more}: {why}"
 
 
-def _nothing(path: Path, place: str, skipped: Sequence[Skipped]) -> UsageError:
-    if not skipped:
-        why = "nothing matches it" if "pattern" in place else "it is empty"
-        return UsageError(what=f"there is no checkpoint in {place}", why=why, fix="Check the spelling")
+def _nothing(place: str, empty: str, skipped: Sequence[Skipped]) -> UsageError:
     return UsageError(
         what=f"there is no checkpoint in {place}",
-        why="; ".join(_notes(skipped)),
-        fix="Name the checkpoints themselves; `repstat info` tells which adapters are installed",
+        why="; ".join(_notes(skipped)) or empty,
+        fix="Name the checkpoints themselves; `repstat info` tells which adapters are installed"
+        if skipped
+        else "Check the spelling",
     )

@@ -5,7 +5,7 @@ Adapters register in the group ``repstat.adapters``; the value is a light module
 the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from os import PathLike, fspath
@@ -86,15 +86,17 @@ def open_model(source: object, options: AdapterOptions | None = None) -> Adapter
     """
     if isinstance(source, str | PathLike):
         source = existing_model(Path(fspath(source)))
-    module = reader_of(source)
+    found = find_adapters()
+    module = reader_of(source, found)
     if module is None:
-        raise _nobody(source, find_adapters())
+        raise _nobody(source, found)
     return module.open_model(source, options or AdapterOptions())
 
 
-def reader_of(source: object) -> AdapterModule | None:
-    """Return the first adapter that accepts `source`."""
-    modules = (adapter.module for adapter in find_adapters() if adapter.module is not None)
+def reader_of(source: object, found: Sequence[FoundAdapter] | None = None) -> AdapterModule | None:
+    """Return the first adapter that accepts `source`, of those found if they were looked for already."""
+    among = find_adapters() if found is None else found
+    modules = (adapter.module for adapter in among if adapter.module is not None)
     return next((module for module in modules if module.accepts(source)), None)
 
 

@@ -8,10 +8,20 @@ import numpy as np
 import pytest
 
 import repstat
+from repstat import discovery
 from repstat.checkpoints import find_models
 from repstat.errors import UsageError
+from repstat.naming import natural_key
 
 Put = Callable[..., Path]
+
+
+def counted(function: Callable[..., object], calls: list[int]) -> Callable[..., object]:
+    def count(**options: object) -> object:
+        calls.append(1)
+        return function(**options)
+
+    return count
 
 
 @pytest.fixture
@@ -67,6 +77,25 @@ def test_a_pattern_is_expanded_where_the_shell_did_not(tmp_path: Path, put: Put)
     assert list(find_models([odd]).models) == [odd]  # a file may be called like a pattern
 
 
+def test_names_are_sorted_as_a_person_does_whatever_their_digits() -> None:
+    names = ["step-10", "step-9", "step-1²2", "step-1", "step-٣"]
+    assert sorted(names, key=natural_key) == ["step-1", "step-1²2", "step-9", "step-10", "step-٣"]
+
+
+def test_adapters_are_looked_for_once_for_a_folder(
+    tmp_path: Path, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(
+        "repstat.checkpoints.find_adapters", lambda: calls.append(1) or discovery.find_adapters()
+    )
+    monkeypatch.setattr("repstat.discovery.entry_points", counted(discovery.entry_points, calls))
+    for step in range(5):
+        put(f"run/step-{step}.onnx")
+    assert len(find_models([tmp_path / "run"]).models) == 5
+    assert len(calls) == 2
+
+
 def test_unnumbered_models_stay_where_none_has_a_number(tmp_path: Path, put: Put) -> None:
     only = put("export/model.onnx")
     assert find_models([tmp_path / "export"]).models == (only,)
@@ -79,12 +108,14 @@ def test_live_models_pass(put: Put) -> None:
 
 def test_nothing_to_extract_says_what_was_seen(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "pattern").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("a")
     cases = {
         tmp_path / "empty": "no checkpoint in the folder .*: it is empty",
         tmp_path / "texts": r"a.txt: no installed adapter reads it.*repstat info",
         tmp_path / "step-*": "no checkpoint in the pattern .*: nothing matches it",
+        tmp_path / "pattern": "no checkpoint in the folder .*pattern: it is empty",
         tmp_path / "none.onnx": "model not found",
     }
     for path, text in cases.items():

@@ -6,7 +6,6 @@ else is a layer.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, prod
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from repstat.errors import InputRefusedError, UsageError
+from repstat.naming import natural_key
 from repstat.tensors import Tensor, of_array, read_npy, read_npz, read_safetensors
 
 FORMATS = "an .npz, a folder of .npy files or a .safetensors file"
@@ -173,7 +173,7 @@ def _read_file(path: Path) -> Sequence[Tensor]:
 
 
 def _read_folder(path: Path) -> Recording:
-    files = sorted(path.iterdir(), key=lambda file: _natural(file.name))
+    files = sorted(path.iterdir(), key=lambda file: natural_key(file.name))
     arrays = [file for file in files if file.suffix.lower() == ".npy" and file.is_file()]
     others = [file for file in files if file not in set(arrays) and not file.name.startswith(".")]
     if not arrays:
@@ -191,12 +191,7 @@ def _read_folder(path: Path) -> Recording:
 
 def _in_order_of_names(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Sort as a person counts: the writers of safetensors order arrays by type and name."""
-    return sorted(tensors, key=lambda tensor: _natural(tensor.name))
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"([0-9]{1,18})", name)
-    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)] + [(2, 0, name)]
+    return sorted(tensors, key=lambda tensor: natural_key(tensor.name))
 
 
 def _sorted_out(
