@@ -20,6 +20,7 @@ from repstat_adapters.shared.base import BatchedAdapter, Forward, MisfitError
 from repstat_adapters.shared.feeds import draw_probes
 from repstat_adapters.shared.noise import BatchNoise
 from repstat_adapters.shared.probing import Found, Placed, Plan, Prober
+from repstat_adapters.shared.provenance import file_facts, run_facts
 
 
 class Record:
@@ -135,22 +136,15 @@ class ForwardAdapter(BatchedAdapter):
 
     def provenance(self) -> Mapping[str, Any]:
         """Return facts about the file, the weights, and how the model is run."""
-        files = []
-        if self._path is not None and self._path.is_file():
-            with self._path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files = [{"name": self._path.name, "bytes": self._path.stat().st_size, "sha256": digest}]
+        files = {self._path.name: self._path} if self._path is not None and self._path.is_file() else {}
         return {
             "framework": self._framework,
             "versions": self._versions,
-            "files": files,
-            "sha256": files[0]["sha256"] if files else "",
+            **file_facts(files),
             "weights_sha256": _hash(self._weights) if self._weights else "",
             "provider": "cpu",
             "threads": self._threads,
-            "run_batch": self._plan.batch if self._plan else None,
-            "run_batch_note": self._plan.note if self._plan else "",
-            "skipped": list(self._plan.skipped) if self._plan else [],
+            **run_facts(self._plan),
         }
 
     def _make_plan(self, feeds: Mapping[str, Array] | None) -> Plan:

@@ -12,7 +12,7 @@ from repstat_adapters.keras import saved_model
 from repstat_adapters.keras.engine import Engine, FrozenEngine, TensorFlowEngine
 from repstat_adapters.keras.framework import import_keras, import_tensorflow, without_log_lines
 from repstat_adapters.keras.inputs import Inputs, read_inputs
-from repstat_adapters.keras.provenance import file_facts, weights_sha256
+from repstat_adapters.keras.provenance import weights_sha256
 from repstat_adapters.keras.source import ModelSource, locate
 from repstat_adapters.keras.tf_freeze import freeze
 from repstat_adapters.keras.tf_graph import Graph, Names
@@ -22,6 +22,7 @@ from repstat_adapters.shared.layers import find_layers
 from repstat_adapters.shared.noise import BatchNoise
 from repstat_adapters.shared.options import check_plain_options
 from repstat_adapters.shared.probing import Placed, Plan, Prober
+from repstat_adapters.shared.provenance import file_facts, run_facts
 
 
 class KerasAdapter(BatchedAdapter):
@@ -65,19 +66,17 @@ class KerasAdapter(BatchedAdapter):
 
     def provenance(self) -> Mapping[str, Any]:
         """JSON-able facts about files, weights, versions and how the model is run."""
-        plan = self._plan
         return {
             **self._facts,
             "provider": self._engine.device.provider,
             "threads": self._engine.device.threads,
             "opt_level": "none",
             "trust_model": self._trust,
-            "run_batch": plan.batch if plan else self._inputs.batch,
-            "run_batch_note": plan.note if plan else "",
-            "skipped": [
-                *(plan.skipped if plan else ()),
-                *({"name": name, "why": "it is inside a loop or branch"} for name in self._nested),
-            ],
+            **run_facts(
+                self._plan,
+                batch=self._inputs.batch,
+                unreachable=[{"name": name, "why": "it is inside a loop or branch"} for name in self._nested],
+            ),
         }
 
     def reload(self, source: object) -> bool:

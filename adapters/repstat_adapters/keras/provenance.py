@@ -1,23 +1,11 @@
-"""Where activations come from: hashes of files and weights."""
+"""Where activations come from: the hash of the weights."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
 from repstat.adapter import Array
-
-
-def file_facts(files: Mapping[str, Path]) -> dict[str, Any]:
-    """Names, sizes and SHA-256 of the files of a model; ``sha256`` is that of the first one."""
-    facts = []
-    for name, path in files.items():
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        facts.append({"name": name, "bytes": path.stat().st_size, "sha256": digest})
-    return {"files": facts, "sha256": facts[0]["sha256"] if facts else ""}
 
 
 def weights_sha256(weights: Iterable[tuple[str, Array]]) -> str:

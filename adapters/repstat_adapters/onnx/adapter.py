@@ -13,7 +13,7 @@ from repstat_adapters.onnx.graph import index_graph, nested_layers
 from repstat_adapters.onnx.inputs import Inputs, read_inputs
 from repstat_adapters.onnx.names import OnnxNames
 from repstat_adapters.onnx.ports import NoisyTensor
-from repstat_adapters.onnx.provenance import file_facts, model_facts, weights_sha256
+from repstat_adapters.onnx.provenance import model_facts, source_facts, weights_sha256
 from repstat_adapters.onnx.session import choose_runtime, run_session
 from repstat_adapters.onnx.source import read_source
 from repstat_adapters.onnx.surgery import NATIVE, Exposed, expose, fed_as, inlined
@@ -22,6 +22,7 @@ from repstat_adapters.shared.layers import find_layers
 from repstat_adapters.shared.noise import BatchNoise, NoisyLayer
 from repstat_adapters.shared.ops import BATCH_SCALED
 from repstat_adapters.shared.probing import Placed, Plan, Prober
+from repstat_adapters.shared.provenance import run_facts
 
 _Wanted = tuple[tuple[str, ...], tuple[str, ...]]
 """Tensors that a session returns, and those to which it adds noise."""
@@ -70,22 +71,21 @@ class OnnxAdapter(BatchedAdapter):
 
     def provenance(self) -> Mapping[str, Any]:
         """JSON-able facts about files, weights, versions and how the model is run."""
-        plan = self._plan
+        nested = nested_layers(self._graph)
         return {
             "framework": "onnx",
             "versions": {"onnx": onnx.__version__, "onnxruntime": ort.__version__, "numpy": np.__version__},
-            **file_facts(self._source),
+            **source_facts(self._source),
             "weights_sha256": weights_sha256(self._source),
             **model_facts(self._source.model),
             "provider": self._runtime.provider,
             "threads": self._runtime.threads,
             "opt_level": self._runtime.opt_level,
-            "run_batch": plan.batch if plan else self._inputs.batch,
-            "run_batch_note": plan.note if plan else "",
-            "skipped": [
-                *(plan.skipped if plan else ()),
-                *({"name": name, "why": "it is inside a subgraph"} for name in nested_layers(self._graph)),
-            ],
+            **run_facts(
+                self._plan,
+                batch=self._inputs.batch,
+                unreachable=[{"name": name, "why": "it is inside a subgraph"} for name in nested],
+            ),
         }
 
     def close(self) -> None:

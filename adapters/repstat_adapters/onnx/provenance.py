@@ -11,21 +11,20 @@ from onnx import TensorProto, numpy_helper
 
 from repstat_adapters.onnx.source import Source
 from repstat_adapters.onnx.walk import all_tensors
+from repstat_adapters.shared.provenance import file_facts
 
 _BLOCK = 1 << 20
 
 
-def file_facts(source: Source) -> dict[str, Any]:
-    """Names, sizes and SHA-256 of the model file and of its weights files; ``sha256`` is the model file's."""
-    files = [
-        {"name": name, "bytes": path.stat().st_size, "sha256": _hash_file(path).hexdigest()}
-        for name, path in source.files.items()
-    ]
-    data = source.model.SerializeToString(deterministic=True) if not files else b""
-    return {"files": files, "sha256": files[0]["sha256"] if files else hashlib.sha256(data).hexdigest()}
+def source_facts(source: Source) -> dict[str, Any]:
+    """Return facts of the model file and its weights files; of a model in memory the hash of its bytes."""
+    facts = file_facts(source.files)
+    if not source.files:
+        facts["sha256"] = hashlib.sha256(source.model.SerializeToString(deterministic=True)).hexdigest()
+    return facts
 
 
-def _hash_file(path: Path, start: int = 0, length: int | None = None) -> "hashlib._Hash":
+def _hash_part(path: Path, start: int, length: int | None) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         file.seek(start)
@@ -33,7 +32,7 @@ def _hash_file(path: Path, start: int = 0, length: int | None = None) -> "hashli
         while block := file.read(_BLOCK if left is None else min(_BLOCK, left)):
             digest.update(block)
             left = None if left is None else left - len(block)
-    return digest
+    return digest.hexdigest()
 
 
 def weights_sha256(source: Source) -> str:
@@ -54,7 +53,7 @@ def _hash_tensor(tensor: TensorProto, source: Source) -> str:
         assert source.folder is not None  # `locate_weights` refuses external data without a folder
         length = int(entries["length"]) if entries.get("length") else None
         file = source.folder / entries["location"]
-        return _hash_file(file, int(entries.get("offset") or 0), length).hexdigest()
+        return _hash_part(file, int(entries.get("offset") or 0), length)
     if tensor.HasField("raw_data"):
         return hashlib.sha256(tensor.raw_data).hexdigest()
     if tensor.data_type == TensorProto.STRING:

@@ -17,7 +17,7 @@ from repstat_adapters.pytorch.device import choose_device, device_of
 from repstat_adapters.pytorch.graph import build_graph, layers_of
 from repstat_adapters.pytorch.guard import Place, named_constants
 from repstat_adapters.pytorch.inputs import guess_inputs, input_names
-from repstat_adapters.pytorch.provenance import file_facts, weights_sha256
+from repstat_adapters.pytorch.provenance import weights_sha256
 from repstat_adapters.pytorch.recorder import Trace
 from repstat_adapters.pytorch.replay import Mark, Replay, as_numpy
 from repstat_adapters.pytorch.runner import ModelFailedError, Runner
@@ -29,6 +29,7 @@ from repstat_adapters.shared.layout import close
 from repstat_adapters.shared.noise import BatchNoise
 from repstat_adapters.shared.options import check_plain_options, usable_cores
 from repstat_adapters.shared.probing import Found, Placed, Plan, Prober
+from repstat_adapters.shared.provenance import file_facts, run_facts
 
 _PROBED = 3
 _MOST_PATHS = 8
@@ -108,15 +109,15 @@ class TorchAdapter(BatchedAdapter):
 
     def provenance(self) -> Mapping[str, Any]:
         """JSON-able facts about files, weights, versions and how the model is run."""
-        plan, model = self._plan, self._source.root
-        weights = weights_sha256(model)
+        weights = weights_sha256(self._source.root)
+        files = file_facts({self._path.name: self._path} if self._path else {})
         kind = type(self._source.model)
         factory = self._options.model_factory
         return {
             "framework": "pytorch",
             "versions": {"torch": torch.__version__, "numpy": np.__version__},
-            "sha256": weights,
-            **file_facts(self._path),
+            **files,
+            "sha256": files["sha256"] or weights,
             "weights_sha256": weights,
             "model": f"{kind.__module__}.{kind.__qualname__}",
             "source": self._source.kind,
@@ -125,10 +126,8 @@ class TorchAdapter(BatchedAdapter):
             "provider": _spelled(self._place.device),
             "threads": self._place.threads,
             "opt_level": "none",
-            "run_batch": plan.batch if plan else None,
-            "run_batch_note": "; ".join(filter(None, [plan.note if plan else "", *self._source.notes])),
             "weights_inside": self._source.inside,
-            "skipped": list(plan.skipped) if plan else [],
+            **run_facts(self._plan, notes=self._source.notes),
         }
 
     def close(self) -> None:

@@ -1,22 +1,12 @@
-"""Where activations come from: hashes of the file and of the weights."""
+"""Where activations come from: the hash of the weights."""
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from repstat_adapters.pytorch.graph import plain_name
-
-
-def file_facts(path: Path | None) -> dict[str, Any]:
-    """Name, size and SHA-256 of the model's file, if it has one."""
-    if path is None:
-        return {"files": []}
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"files": [{"name": path.name, "bytes": path.stat().st_size, "sha256": digest}], "sha256": digest}
 
 
 def weights_sha256(model: nn.Module) -> str:
