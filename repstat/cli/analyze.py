@@ -8,7 +8,8 @@ import click
 
 from repstat.child import STORE_GATE
 from repstat.cli import say
-from repstat.cli.options import UNKNOWN_ENTROPY, layer_option, usable_cores
+from repstat.cli.options import UNKNOWN_ENTROPY, layer_option
+from repstat.cores import usable_cores
 from repstat.errors import UsageError
 from repstat.units import UNITS, Units
 

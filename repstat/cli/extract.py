@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from repstat.adapter import AdapterOptions
-from repstat.cli import say
-from repstat.cli.options import ModelOptions, check_output, layer_option, model_options, plural
+from repstat.cli.options import (
+    ModelOptions,
+    announce_store,
+    check_output,
+    existing_output_options,
+    layer_option,
+    metrics_option,
+    model_options,
+    output_option,
+    plural,
+)
 from repstat.units import format_bytes
 
 if TYPE_CHECKING:
@@ -28,13 +37,7 @@ Examples:
 
 @click.command("extract", epilog=EPILOG)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option(
-    "-o",
-    "--output",
-    default="acts.h5",
-    show_default=True,
-    help="Store to write; a name that ends in / keeps one file per checkpoint in a folder.",
-)
+@output_option
 @click.option(
     "--inputs",
     "inputs_file",
@@ -48,12 +51,7 @@ Examples:
     metavar="FILE",
     help="Class of each sample, same formats [default: labels in the .npz of --inputs].",
 )
-@click.option(
-    "--metrics",
-    "metrics_file",
-    metavar="CSV",
-    help="Losses and so on, with a column step, and epoch if there is one.",
-)
+@metrics_option
 @layer_option
 @click.option(
     "--steps",
@@ -109,8 +107,7 @@ Examples:
     is_flag=True,
     help="Convert integer inputs to floating point where the model wants it.",
 )
-@click.option("--resume", is_flag=True, help="Complete the output if it exists.")
-@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@existing_output_options
 @model_options
 def command(
     models: tuple[str, ...],
@@ -188,8 +185,7 @@ def command(
             progress=talk,
             lock=lock,
         )
-    click.echo(path)
-    say(f"next: repstat analyze {shlex.quote(str(path))}")
+    announce_store(path)
 
 
 def _size(plan: "Plan") -> str:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import click
 
-from repstat.cli.options import UNKNOWN_ENTROPY, check_output, layer_option, plural
+from repstat.cli.options import (
+    UNKNOWN_ENTROPY,
+    announce_store,
+    check_output,
+    existing_output_options,
+    layer_option,
+    metrics_option,
+    output_option,
+    plural,
+)
 from repstat.units import format_bytes
 
 EPILOG = """\b
@@ -21,13 +30,7 @@ Examples:
 
 @click.command("import", epilog=EPILOG)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option(
-    "-o",
-    "--output",
-    default="acts.h5",
-    show_default=True,
-    help="Store to write; a name that ends in / keeps one file per checkpoint in a folder.",
-)
+@output_option
 @click.option(
     "--inputs",
     "inputs_file",
@@ -41,12 +44,7 @@ Examples:
     metavar="FILE",
     help="Class of each sample, same formats [default: labels in the .npz of --inputs, or in the files].",
 )
-@click.option(
-    "--metrics",
-    "metrics_file",
-    metavar="CSV",
-    help="Losses and so on, with a column step, and epoch if there is one.",
-)
+@metrics_option
 @layer_option
 @click.option(
     "--steps",
@@ -59,8 +57,7 @@ Examples:
     help="Store activations in this dtype [default: their own].",
 )
 @click.option("--cast", is_flag=True, help="Convert integers and booleans to floating point.")
-@click.option("--resume", is_flag=True, help="Complete the output if it exists.")
-@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@existing_output_options
 def command(
     files: tuple[str, ...],
     output: str,
@@ -127,5 +124,4 @@ def command(
             overwrite=overwrite,
             progress=talk,
         )
-    click.echo(path)
-    click.echo(f"next: repstat analyze {shlex.quote(str(path))}", err=True)
+    announce_store(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from repstat.cli import printable
-from repstat.cli.options import usable_cores
+from repstat.cores import usable_cores
 from repstat.version import __version__
 
 if TYPE_CHECKING:

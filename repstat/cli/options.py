@@ -1,11 +1,13 @@
 """Options and helpers that several commands share."""
 
-import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
 import click
+
+from repstat.cli import say
 
 UNKNOWN_ENTROPY = (
     "the inputs are unknown: the ceiling of I(X;T) is ln n, which is too high if samples repeat; then an "
@@ -72,6 +74,43 @@ def layer_option(command: F) -> F:
     )(command)
 
 
+def output_option(command: F) -> F:
+    """Add ``-o`` of the commands that write a store."""
+    return click.option(
+        "-o",
+        "--output",
+        default="acts.h5",
+        show_default=True,
+        help="Store to write; a name that ends in / keeps one file per checkpoint in a folder.",
+    )(command)
+
+
+def metrics_option(command: F) -> F:
+    """Add ``--metrics``."""
+    return click.option(
+        "--metrics",
+        "metrics_file",
+        metavar="CSV",
+        help="Losses and so on, with a column step, and epoch if there is one.",
+    )(command)
+
+
+def existing_output_options(command: F) -> F:
+    """Add what to do where the output exists."""
+    for option in (
+        click.option("--overwrite", is_flag=True, help="Replace the output if it exists."),
+        click.option("--resume", is_flag=True, help="Complete the output if it exists."),
+    ):
+        command = option(command)
+    return command
+
+
+def announce_store(path: Path) -> None:
+    """Print the store that was written, and what to type next."""
+    click.echo(path)
+    say(f"next: repstat analyze {shlex.quote(str(path))}")
+
+
 def check_output(output: str, *, resume: bool, overwrite: bool) -> None:
     """Refuse an ``-o`` that names nothing, and options that contradict each other."""
     if not output.strip("/") or Path(output).name in {"", ".", ".."}:
@@ -80,11 +119,6 @@ def check_output(output: str, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         msg = "--resume and --overwrite contradict each other: choose one"
         raise click.UsageError(msg)
-
-
-def usable_cores() -> int:
-    """Return the cores this process may use, which a container's or a scheduler's mask may limit."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def plural(n: int, noun: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from repstat.adapter import Layer
 from repstat.errors import ResourceError, StoreIncompleteError, UsageError
@@ -99,7 +99,9 @@ class StoreWriter:
         self._steps = tuple(check_step(step) for step in steps or ())
         check_layers(tuple(layers))
         to_json(identity, what="the identity")
-        _check_arguments(steps is None or self._steps, n_realizations, resume=resume, overwrite=overwrite)
+        _check_arguments(n_realizations, resume=resume, overwrite=overwrite)
+        if not self._open_ended:
+            _check_steps(self._steps)
         check_noise(noise, conditional, samples.n, layers)
         self._header = Header(
             samples, tuple(layers), (), identity, n_realizations, noise=noise, conditional=conditional
@@ -366,17 +368,16 @@ class StoreWriter:
         self._parts.remove(held)
 
 
-def _check_arguments(
-    steps: tuple[int, ...] | Literal[True], n_realizations: int, *, resume: bool, overwrite: bool
-) -> None:
+def _check_arguments(n_realizations: int, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise UsageError(what="--resume and --overwrite exclude each other", fix="Pass one of them.")
-    if not steps:
-        raise UsageError(what="there are no checkpoints to store", fix="Give at least one.")
     if n_realizations < 1:
         raise UsageError(what=f"{n_realizations} realizations cannot be stored", fix="Ask for 1 or more.")
-    if steps is True:
-        return
+
+
+def _check_steps(steps: tuple[int, ...]) -> None:
+    if not steps:
+        raise UsageError(what="there are no checkpoints to store", fix="Give at least one.")
     twice = sorted({step for step in steps if steps.count(step) > 1}) if len(set(steps)) < len(steps) else []
     if twice:
         raise UsageError(what=f"step {twice[0]} occurs twice", fix="Give every checkpoint a step of its own.")

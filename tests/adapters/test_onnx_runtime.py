@@ -10,9 +10,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from repstat.cores import usable_cores
 from repstat.errors import DeviceUnavailableError, InputRefusedError, RepstatError, ResourceError, UsageError
 from repstat_adapters.onnx.session import Runtime, run_session, translated
-from repstat_adapters.shared.options import usable_cores
 from tests.adapters.onnx_models import FLOAT, Net, layers_of, mlp, normal, opened, values_of
 
 # ---------------------------------------------------------------- providers and options

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from repstat.adapter import AdapterOptions
+from repstat.cores import usable_cores
 from repstat.errors import DeviceUnavailableError, UsageError
-from repstat_adapters.shared.options import usable_cores
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from repstat.adapter import AdapterOptions, Array
+from repstat.cores import usable_cores
 from repstat.errors import DeviceUnavailableError, InputRefusedError, RepstatError, ResourceError
 from repstat_adapters.keras.calls import Watch, losses_kept, watching
 from repstat_adapters.keras.engine import Prepared
@@ -14,7 +15,6 @@ from repstat_adapters.keras.inputs import Inputs
 from repstat_adapters.keras.tf_device import Device
 from repstat_adapters.keras.torch_events import Events, Functions, Recording, Running
 from repstat_adapters.shared.feeds import draw_probes
-from repstat_adapters.shared.options import usable_cores
 
 _PROBED = 2
 

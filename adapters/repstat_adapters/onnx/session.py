@@ -13,9 +13,10 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from repstat.adapter import AdapterOptions, Array
+from repstat.cores import usable_cores
 from repstat.errors import DeviceUnavailableError, InputRefusedError, RepstatError, ResourceError, UsageError
 from repstat_adapters.onnx.checks import opset_of
-from repstat_adapters.shared.options import MOST_THREADS, usable_cores
+from repstat_adapters.shared.options import MOST_THREADS
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repstat.adapter import AdapterOptions, Array, InputSpec
+from repstat.cores import usable_cores
 from repstat.errors import InputRefusedError
 from repstat_adapters.pytorch.aten import PACKED
 from repstat_adapters.pytorch.device import choose_device, device_of
@@ -18,16 +19,16 @@ from repstat_adapters.pytorch.graph import build_graph, layers_of
 from repstat_adapters.pytorch.guard import Place, named_constants
 from repstat_adapters.pytorch.inputs import guess_inputs, input_names
 from repstat_adapters.pytorch.provenance import weights_sha256
-from repstat_adapters.pytorch.recorder import Trace
 from repstat_adapters.pytorch.replay import Mark, Replay, as_numpy
 from repstat_adapters.pytorch.runner import ModelFailedError, Runner
 from repstat_adapters.pytorch.source import Source, read_source, take_over, unwrapped
+from repstat_adapters.pytorch.tracing import Trace
 from repstat_adapters.shared.base import BatchedAdapter, Forward, MisfitError
 from repstat_adapters.shared.factory import name_of
 from repstat_adapters.shared.feeds import draw_probes, n_samples, take
 from repstat_adapters.shared.layout import close
 from repstat_adapters.shared.noise import BatchNoise
-from repstat_adapters.shared.options import check_plain_options, usable_cores
+from repstat_adapters.shared.options import check_plain_options
 from repstat_adapters.shared.probing import Found, Placed, Plan, Prober
 from repstat_adapters.shared.provenance import file_facts, run_facts
 

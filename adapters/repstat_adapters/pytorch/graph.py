@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from repstat_adapters.pytorch.recorder import Trace
+from repstat_adapters.pytorch.tracing import Trace
 from repstat_adapters.shared import graph as shared
 from repstat_adapters.shared.graph import Call
 from repstat_adapters.shared.layers import find_layers

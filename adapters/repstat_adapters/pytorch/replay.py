@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from repstat.adapter import Array
-from repstat_adapters.pytorch.recorder import UNCOUNTED, StopForwardError, Trace, tensors_of
+from repstat_adapters.pytorch.tracing import UNCOUNTED, StopForwardError, Trace, tensors_of
 from repstat_adapters.shared.base import MisfitError
 
 _TYPES = {
@@ -32,7 +32,7 @@ class Mark:
 
     @classmethod
     def of(cls, target: str) -> "Mark":
-        """Read the name that `Recorder` gave: ``17.0``, or ``17.0'1`` for another view of the whole."""
+        """Read the name that `Tracer` gave: ``17.0``, or ``17.0'1`` for another view of the whole."""
         ordinal, _, position = target.partition("'")[0].partition(".")
         return cls(target, int(ordinal), int(position))
 

@@ -13,8 +13,8 @@ from repstat.adapter import Array, InputSpec
 from repstat.errors import InputRefusedError, RepstatError, ResourceError
 from repstat_adapters.pytorch.exported import ExportedModule
 from repstat_adapters.pytorch.guard import Place, named_constants, set_random_states, undisturbed
-from repstat_adapters.pytorch.recorder import Recorder, StopForwardError, Trace
 from repstat_adapters.pytorch.replay import Replay
+from repstat_adapters.pytorch.tracing import StopForwardError, Trace, Tracer
 from repstat_adapters.shared.feeds import differences
 
 _LONGEST = 400
@@ -63,19 +63,19 @@ class Runner:
             The model fails, or does what cannot be trusted in evaluation.
         """
         inputs = self._tensors(feeds)
-        recorder = Recorder(named_constants(self.root), inputs)
-        with undisturbed(self.root, self.place, recorder.trace.written), self._scopes(recorder.scope):
+        tracer = Tracer(named_constants(self.root), inputs)
+        with undisturbed(self.root, self.place, tracer.trace.written), self._scopes(tracer.scope):
             if seed is not None:
                 set_random_states(seed, self.place.device)
-            returned = self._call(inputs, recorder, specs, feeds)
-            if recorder.refusal:
+            returned = self._call(inputs, tracer, specs, feeds)
+            if tracer.refusal:
                 raise InputRefusedError(
                     what="the model is not a function of single samples",
                     path=self.path,
-                    why=recorder.refusal,
+                    why=tracer.refusal,
                     fix="Change the model so that evaluation mode settles it",
                 )
-            return recorder.finish(returned)
+            return tracer.finish(returned)
 
     def replay(
         self,
@@ -100,7 +100,7 @@ class Runner:
     def _call(
         self,
         inputs: Mapping[str, Tensor],
-        mode: Recorder | Replay,
+        mode: Tracer | Replay,
         specs: Sequence[InputSpec],
         feeds: Mapping[str, Array],
     ) -> Any:

@@ -1,19 +1,12 @@
 """Options that mean the same for every framework that runs its models as they are."""
 
-import os
 from pathlib import Path
 
 from repstat.adapter import AdapterOptions
+from repstat.cores import usable_cores
 from repstat.errors import UsageError
 
 MOST_THREADS = 1024
-
-
-def usable_cores() -> int:
-    """Cores this process may use; frameworks themselves would take all of the host."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def check_plain_options(options: AdapterOptions, framework: str, path: Path | None) -> None:

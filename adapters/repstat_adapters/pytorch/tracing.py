@@ -20,7 +20,7 @@ _BATCH_NORMS = frozenset(["batch_norm", "native_batch_norm", "cudnn_batch_norm",
 
 
 UNCOUNTED = frozenset({torch.ops.aten.detach.default, torch.ops.aten.detach_.default})
-"""Called by PyTorch itself where somebody holds on to a new tensor, as the recorder does."""
+"""Called by PyTorch itself where somebody holds on to a new tensor, as the tracer does."""
 
 
 class StopForwardError(BaseException):
@@ -74,7 +74,7 @@ class Trace:
     sequence_first: bool = False
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes a `Trace`.
 
     Parameters
