@@ -3,7 +3,7 @@
 The gate that estimators and clustering share. It knows nothing of stores, frameworks or estimators.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import frexp, ldexp
 
@@ -145,6 +145,20 @@ def checked_integer(name: str, value: object, least: int) -> int:
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least:
         return int(value)
     raise UsageError(what=f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def random_rows(n_rows: int, at_most: int, seed: int, key: Sequence[int]) -> Integers:
+    """Return the indices of all rows, or of a random part of them, increasing.
+
+    Parameters
+    ----------
+    seed, key
+        Of the choice; a key of its own for each purpose keeps choices of one seed independent.
+    """
+    if n_rows <= at_most:
+        return np.arange(n_rows)
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(key)))
+    return np.sort(rng.choice(n_rows, at_most, replace=False))
 
 
 @dataclass(frozen=True, slots=True)

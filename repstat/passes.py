@@ -12,6 +12,7 @@ from math import isfinite
 import numpy as np
 
 from repstat.adapter import Adapter, Array, Layer, Noise
+from repstat.arrays import random_rows
 from repstat.errors import UsageError
 from repstat.noise import BIT_GENERATOR, check_noise, checksum
 from repstat.store import Conditional, NoiseRecord
@@ -223,6 +224,5 @@ def _conditional(
     count = _count("conditional_realizations", options.conditional_realizations, affordable, 0)
     if n_repeated == 0 or count == 0:
         return None
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SUBSET_KEY,)))
-    samples = np.sort(rng.choice(n_samples, n_repeated, replace=False))
+    samples = random_rows(n_samples, n_repeated, seed, (_SUBSET_KEY,))
     return Conditional(samples, count, tuple(layer.key for layer in layers))

@@ -27,6 +27,7 @@ from repstat.arrays import (
     class_indices,
     group_rows,
     nonfinite_reason,
+    random_rows,
 )
 from repstat.clustering.errors import auc_influence, mean_influence, ratio_influence, subset_error
 from repstat.clustering.pairs import Grid, Measure, PairCounts, count_pairs
@@ -192,10 +193,9 @@ def _clustering(
 
 def choose_subset(n_samples: int, max_samples: int, seed: int) -> tuple[Integers, tuple[str, ...]]:
     """Return the samples to count, all of them or a random part, and what to say of it."""
-    if n_samples <= max_samples:
-        return np.arange(n_samples), ()
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=_PRIVATE_KEY))
-    subset = np.sort(rng.choice(n_samples, max_samples, replace=False))
+    subset = random_rows(n_samples, max_samples, seed, _PRIVATE_KEY)
+    if len(subset) == n_samples:
+        return subset, ()
     return subset, (f"pairs of a random subset of {max_samples} of {n_samples} samples",)
 
 

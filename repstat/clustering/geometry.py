@@ -23,6 +23,7 @@ from repstat.arrays import (
     class_indices,
     group_rows,
     nonfinite_reason,
+    random_rows,
 )
 from repstat.clustering.collapse import Collapse, neural_collapse
 from repstat.clustering.diagnostics import MAX_SAMPLES, choose_subset, rounding_of
@@ -162,7 +163,7 @@ def _geometry(
     if classes is not None:
         estimates |= numbers.collapse(matrix, classes, predicted, scale)
         present, kinds = np.unique(kinds, return_inverse=True)
-        queries = _queries(len(subset), max_queries, seed)
+        queries = random_rows(len(subset), max_queries, seed, _PRIVATE_KEY)
         n_queries = len(queries)
         sizes = np.bincount(kinds, minlength=len(present))
         chance, ceiling = chance_and_ceiling(sizes, k)
@@ -186,13 +187,6 @@ def _geometry(
         k=k,
         chance=chance,
     )
-
-
-def _queries(n_samples: int, max_queries: int, seed: int) -> Integers:
-    if n_samples <= max_queries:
-        return np.arange(n_samples)
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=_PRIVATE_KEY))
-    return np.sort(rng.choice(n_samples, max_queries, replace=False))
 
 
 def _of_distances(

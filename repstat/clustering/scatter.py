@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from repstat.arrays import Floats, Integers, Matrix, activation_matrix, binary_scale
+from repstat.arrays import Floats, Integers, Matrix, activation_matrix, binary_scale, random_rows
 
 MAX_POINTS = 256
 """Samples shown and fitted to, of each checkpoint: a trajectory of 100 checkpoints of 12 layers is 5 MB."""
@@ -50,10 +50,7 @@ class Axes:
 
 def choose_points(n_samples: int, seed: int) -> Integers:
     """Return which samples are shown, in order: all, or a random part of `MAX_POINTS`."""
-    if n_samples <= MAX_POINTS:
-        return np.arange(n_samples)
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=_PRIVATE_KEY))
-    return np.sort(rng.choice(n_samples, MAX_POINTS, replace=False))
+    return random_rows(n_samples, MAX_POINTS, seed, _PRIVATE_KEY)
 
 
 def fit_axes(blocks: Iterable[ArrayLike]) -> Axes:

@@ -18,7 +18,7 @@ from math import exp, log
 import numpy as np
 from numpy.typing import ArrayLike
 
-from repstat.arrays import Integers, activation_matrix, checked_integer, nonfinite_reason
+from repstat.arrays import activation_matrix, checked_integer, nonfinite_reason, random_rows
 from repstat.errors import UsageError
 from repstat.estimators.backend import Backend
 from repstat.estimators.bounds import mixture_bounds
@@ -112,7 +112,8 @@ def noise_profile(
     checked_integer("max_samples", max_samples, 2)
     n_total, n_units = matrix.shape
     reason = nonfinite_reason(matrix)
-    matrix = matrix[_subset(n_total, max_samples, seed if subset_seed is None else subset_seed)]
+    subset_seed = seed if subset_seed is None else subset_seed
+    matrix = matrix[random_rows(n_total, max_samples, subset_seed, _PRIVATE_KEY)]
     n_samples = len(matrix)
     if reason:
         nothing = Estimate.undefined(reason, n_samples=n_samples, n_units=n_units)
@@ -130,13 +131,6 @@ def noise_profile(
                 for bound, sample in found
             ]
     return NoiseProfile(noise_std=stds, clusters=tuple(clusters), n_samples=n_samples, n_total=n_total)
-
-
-def _subset(n_samples: int, max_samples: int, seed: int) -> Integers:
-    if n_samples <= max_samples:
-        return np.arange(n_samples)
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=_PRIVATE_KEY))
-    return np.sort(rng.choice(n_samples, max_samples, replace=False))
 
 
 def _exponential(information: Estimate) -> Estimate:
