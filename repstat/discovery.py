@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from os import PathLike, fspath
 from pathlib import Path
-from typing import cast
+from typing import Any, Self, cast
 
-from repstat.adapter import Adapter, AdapterModule, AdapterOptions
+from repstat.adapter import Adapter, AdapterModule, AdapterOptions, Reloadable
 from repstat.errors import AdapterUnavailableError, UsageError
 
 GROUP = "repstat.adapters"
@@ -91,6 +91,34 @@ def open_model(source: object, options: AdapterOptions | None = None) -> Adapter
     if module is None:
         raise _nobody(source, found)
     return module.open_model(source, options or AdapterOptions())
+
+
+class OneModel:
+    """The model that is open, which takes over the weights of the next checkpoint where it can."""
+
+    def __init__(self, options: AdapterOptions) -> None:
+        self._options = options
+        self._adapter: Adapter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def open(self, model: Any) -> Adapter:
+        """Return `model`, open until the next one is asked for."""
+        last: object = self._adapter
+        if self._adapter is None or not (isinstance(last, Reloadable) and last.reload(model)):
+            self.close()
+            self._adapter = open_model(model, self._options)
+        return self._adapter
+
+    def close(self) -> None:
+        """Close it; another may be opened."""
+        if self._adapter is not None:
+            self._adapter.close()
+        self._adapter = None
 
 
 def reader_of(source: object, found: Sequence[FoundAdapter] | None = None) -> AdapterModule | None:

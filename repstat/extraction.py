@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from math import isnan, nan
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from repstat.adapter import Adapter, AdapterOptions, Array, InputSpec, Layer, Reloadable
-from repstat.discovery import open_model
+from repstat.adapter import Adapter, AdapterOptions, Array, InputSpec, Layer
+from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError
 from repstat.noise import FIRST_CONDITIONAL
 from repstat.passes import NoiseOptions
@@ -102,7 +102,8 @@ def extract(
         One of its kinds; the message says what was found, what was expected and what to do.
     """
     several = isinstance(model, Sequence) and not isinstance(model, str | bytes)
-    with output_lock(store) as lock:
+    options = options or AdapterOptions()
+    with output_lock(store) as lock, OneModel(options) as opened:
         plan = plan_extraction(
             list(model) if several else [model],
             inputs,
@@ -121,11 +122,19 @@ def extract(
             ),
             seed=seed,
             options=options,
+            opened=opened,
         )
         for note in plan.notes:
             (progress or Silent()).note(note)
         return run_extraction(
-            plan, store, folder=folder, resume=resume, overwrite=overwrite, progress=progress, lock=lock
+            plan,
+            store,
+            folder=folder,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+            lock=lock,
+            opened=opened,
         )
 
 
@@ -138,11 +147,12 @@ def run_extraction(
     overwrite: bool = False,
     progress: Progress | None = None,
     lock: OutputLock | None = None,
+    opened: OneModel | None = None,
 ) -> Path:
     """Compute what is missing of `plan` and write the store; return its path.
 
     Finished checkpoints of an interrupted run are kept and verified, and only the others computed. `lock` is
-    that of `output`, where it was taken before the plan was made.
+    that of `output`, where it was taken before the plan was made, and `opened` what the plan was made with.
 
     Raises
     ------
@@ -177,38 +187,11 @@ def run_extraction(
             progress.note(f"resuming: {len(done)} of {len(plan.steps)} checkpoints are there")
         todo = [(m, s) for m, s in zip(plan.models, plan.steps, strict=True) if s not in writer.done]
         progress.start("extracting", len(todo) * plan.passes.n_samples(plan.inputs.n_samples), "samples")
-        with OneModel(plan.options) as opened:
+        with OneModel(plan.options) as own:
             for model, step in todo:
-                metrics = plan.metrics.get(step, {})
-                record(plan, writer, opened.open(model), model, step, metrics, progress)
+                adapter = (opened or own).open(model)
+                record(plan, writer, adapter, model, step, plan.metrics.get(step, {}), progress)
         return writer.finish()
-
-
-class OneModel:
-    """The model that is open, which takes over the weights of the next checkpoint where it can."""
-
-    def __init__(self, options: AdapterOptions) -> None:
-        self._options = options
-        self._adapter: Adapter | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._close()
-
-    def open(self, model: Any) -> Adapter:
-        """Return `model`, open until the next one is asked for."""
-        last: object = self._adapter
-        if self._adapter is None or not (isinstance(last, Reloadable) and last.reload(model)):
-            self._close()
-            self._adapter = open_model(model, self._options)
-        return self._adapter
-
-    def _close(self) -> None:
-        if self._adapter is not None:
-            self._adapter.close()
-        self._adapter = None
 
 
 def _file_hashes(plan: Plan) -> dict[int, str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from repstat.adapter import Adapter, AdapterOptions, Array, Layer
 from repstat.checkpoints import find_models
-from repstat.discovery import open_model
+from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError, UsageError
 from repstat.inputs import Inputs, check_inputs, synthetic_inputs, with_labels
 from repstat.passes import NoiseOptions, Passes, plan_passes
@@ -109,10 +109,11 @@ def plan_extraction(
     inputs_source: str = "arrays",
     labels_source: str = "labels",
     command: str = "",
+    opened: OneModel | None = None,
 ) -> Plan:
     """Open the first model and check inputs, labels, layers and steps against it.
 
-    Parameters are those of `extract`.
+    Parameters are those of `extract`; `opened` keeps the first model open for `run_extraction`.
 
     Raises
     ------
@@ -132,8 +133,8 @@ def plan_extraction(
     options = options or AdapterOptions()
     found_models = find_models(models)
     models, steps = _in_order(found_models.models, steps)
-    adapter = open_model(models[0], options)
-    try:
+    with OneModel(options) as own:
+        adapter = (opened or own).open(models[0])
         specs = adapter.inputs()
         if not specs:
             raise InputRefusedError(
@@ -157,8 +158,6 @@ def plan_extraction(
         )
         chosen = _with_dtype(chosen, dtype)
         facts = adapter.provenance()
-    finally:
-        adapter.close()
     digest, entropy = checked.digest()
     return Plan(
         models=models,

@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from repstat.adapter import AdapterOptions, Array
+from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError, RepstatError, UsageError
-from repstat.extraction import OneModel, record
+from repstat.extraction import record
 from repstat.passes import NoiseOptions
 from repstat.plan import plan_extraction
 from repstat.progress import Silent
@@ -84,6 +85,8 @@ class Recorder:
         if on_error not in ("raise", "warn"):
             raise UsageError(what=f"unknown on_error {on_error!r}", fix="Choose raise or warn")
         self._schedule = Schedule(every=every, per_decade=per_decade, steps=steps)
+        options = options or AdapterOptions()
+        self._opened = OneModel(options)
         self._plan = plan_extraction(
             [model],
             inputs,
@@ -101,6 +104,7 @@ class Recorder:
             ),
             seed=seed,
             options=options,
+            opened=self._opened,
         )
         self._model, self._on_error = model, on_error
         self._writer = StoreWriter(
@@ -116,7 +120,6 @@ class Recorder:
             resume=resume,
             overwrite=overwrite,
         )
-        self._opened = OneModel(self._plan.options)
         self._last: int | None = None
         self._stopped = False
         self._writer.__enter__()
@@ -222,7 +225,7 @@ class Recorder:
 
     def _release(self) -> None:
         self._stopped = True
-        self._opened.__exit__()
+        self._opened.close()
         self._writer.__exit__(None, None, None)
 
     def __enter__(self) -> Self:

@@ -135,6 +135,7 @@ def command(
     checkpoints are kept, and only what is missing is computed.
     """
     from repstat.cli.talk import Talk
+    from repstat.discovery import OneModel
     from repstat.extraction import run_extraction
     from repstat.files import read_data, read_metrics
     from repstat.passes import NoiseOptions
@@ -144,7 +145,8 @@ def command(
 
     check_output(output, resume=resume, overwrite=overwrite)
     path = Path(output.rstrip("/"))
-    with output_lock(path) as lock, Talk() as talk:
+    options = AdapterOptions(**model_choices)
+    with output_lock(path) as lock, OneModel(options) as opened, Talk() as talk:
         arrays, labels = read_data(inputs_file, labels_file)
         plan = plan_extraction(
             models,
@@ -163,10 +165,11 @@ def command(
                 conditional_realizations=conditional_realizations,
             ),
             seed=seed,
-            options=AdapterOptions(**model_choices),
+            options=options,
             inputs_source=Path(inputs_file).name if inputs_file else "",
             labels_source=Path(labels_file or inputs_file or "").name,
             command=shlex.join(["repstat", *sys.argv[1:]]),
+            opened=opened,
         )
         if plan.inputs.synthetic:
             talk.note(
@@ -184,6 +187,7 @@ def command(
             overwrite=overwrite,
             progress=talk,
             lock=lock,
+            opened=opened,
         )
     announce_store(path)
 

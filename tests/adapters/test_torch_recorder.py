@@ -129,6 +129,34 @@ def test_what_is_recorded_is_what_a_saved_checkpoint_gives(tmp_path: Path) -> No
         assert hashes[0] == hashes[1]
 
 
+def test_a_model_is_prepared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the check before the training and all checkpoints together; and of saved ones."""
+    from repstat_adapters.pytorch.adapter import TorchAdapter
+
+    opened = []
+    original = TorchAdapter.__init__
+
+    def counted(self: Any, *args: Any) -> None:
+        opened.append(1)
+        original(self, *args)
+
+    monkeypatch.setattr(TorchAdapter, "__init__", counted)
+    x, model = data()[0].numpy(), Net()
+    with Recorder(model, x, store=tmp_path / "live.h5") as recorder:
+        recorder.record(0)
+        recorder.record(1)
+    assert len(opened) == 1
+    paths = [tmp_path / f"step-{step}.pt" for step in range(3)]
+    for path in paths:
+        torch.save(Net().state_dict(), path)
+    options = repstat.AdapterOptions(model_factory=Net)
+    repstat.extract(paths, x, store=tmp_path / "saved.h5", options=options)
+    assert len(opened) == 2
+    with repstat.open_store(tmp_path / "saved.h5") as store:
+        values = [store.layers["L000"].at(step=step).read() for step in store.steps]
+    assert not np.array_equal(values[0], values[1])
+
+
 def recipe(name: str) -> str:
     (code,) = re.findall(rf"^```python {name}\n(.*?)^```$", PAGE, re.M | re.S)
     return str(code)
