@@ -6,7 +6,6 @@ that an interrupted run has finished are kept. `extract` is long by its document
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from math import isnan, nan
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ import numpy as np
 from repstat.adapter import Adapter, AdapterOptions, Array, InputSpec, Layer
 from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError
+from repstat.filling import checkpoint_of, remaining
 from repstat.noise import FIRST_CONDITIONAL
 from repstat.passes import NoiseOptions
 from repstat.plan import Plan, plan_extraction, probe
 from repstat.progress import Progress, Silent
-from repstat.store import Checkpoint, CheckpointWriter, OutputLock, StoreWriter, output_lock
+from repstat.store import CheckpointWriter, OutputLock, StoreWriter, output_lock
 from repstat.version import __version__
 
 
@@ -180,12 +180,9 @@ def run_extraction(
         lock=lock,
     )
     with writer:
-        if writer.complete:
-            progress.note(f"{output} is complete already: nothing to do")
+        todo = remaining(writer, output, zip(plan.models, plan.steps, strict=True), progress)
+        if todo is None:
             return Path(output)
-        if done := writer.done.intersection(plan.steps):
-            progress.note(f"resuming: {len(done)} of {len(plan.steps)} checkpoints are there")
-        todo = [(m, s) for m, s in zip(plan.models, plan.steps, strict=True) if s not in writer.done]
         progress.start("extracting", len(todo) * plan.passes.n_samples(plan.inputs.n_samples), "samples")
         with OneModel(plan.options) as own:
             for model, step in todo:
@@ -217,15 +214,12 @@ def record(
     specs = _matching_inputs(plan, adapter, model)
     layers = _matching_layers(plan, adapter, model)
     facts = dict(adapter.provenance())
-    metrics = dict(metrics)
-    epoch = metrics.pop("epoch", nan)
-    checkpoint = Checkpoint(
-        step=step,
-        epoch=None if isnan(epoch) else epoch,
+    checkpoint = checkpoint_of(
+        step,
+        metrics,
         source=Path(model).name if isinstance(model, str | PathLike) else type(model).__name__,
         sha256=str(facts.get("sha256", "")),
         weights_sha256=str(facts.get("weights_sha256", "")),
-        metrics=metrics,
         provenance={
             "repstat": __version__,
             "command": plan.command,

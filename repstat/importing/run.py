@@ -1,13 +1,11 @@
 """Put activations that were made elsewhere into a store: no model is run, and none is needed.
 
 `repstat.importing.plan` reads what the files declare and refuses what does not fit before anything is
-written;
-here they are copied block by block, and those that an interrupted run has finished are kept. `import_arrays`
-is long by its documentation.
+written; here they are copied block by block, and those that an interrupted run has finished are kept.
+`import_arrays` is long by its documentation.
 """
 
 from collections.abc import Mapping, Sequence
-from math import isnan, nan
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from repstat.adapter import Array, Layer
+from repstat.filling import checkpoint_of, remaining
 from repstat.importing.plan import ImportPlan, plan_import, refused
 from repstat.importing.recordings import Recording, as_checkpoints
 from repstat.progress import Progress, Silent
-from repstat.store import Checkpoint, StoreWriter
+from repstat.store import StoreWriter
 from repstat.version import __version__
 
 _EXACT = {2: 2**11, 4: 2**24, 8: 2**53}
@@ -134,12 +133,9 @@ def run_import(
         checkpoint_sha256=hashes,
     )
     with writer:
-        if writer.complete:
-            progress.note(f"{output} is complete already: nothing to do")
+        todo = remaining(writer, output, zip(plan.recordings, plan.steps, strict=True), progress)
+        if todo is None:
             return Path(output)
-        if done := writer.done.intersection(plan.steps):
-            progress.note(f"resuming: {len(done)} of {len(plan.steps)} checkpoints are there")
-        todo = [(r, s) for r, s in zip(plan.recordings, plan.steps, strict=True) if s not in writer.done]
         progress.start("importing", len(todo) * len(plan.layers) * plan.samples.n, "activations")
         for recording, step in todo:
             _record(plan, writer, recording, step, hashes[step], progress)
@@ -150,14 +146,11 @@ def _record(
     plan: ImportPlan, writer: StoreWriter, recording: Recording, step: int, sha256: str, progress: Progress
 ) -> None:
     """Copy one checkpoint and commit it."""
-    metrics = dict(plan.metrics[step])
-    epoch = metrics.pop("epoch", nan)
-    checkpoint = Checkpoint(
-        step=step,
-        epoch=None if isnan(epoch) else epoch,
+    checkpoint = checkpoint_of(
+        step,
+        plan.metrics[step],
         source=recording.name,
         sha256=sha256,
-        metrics=metrics,
         provenance={
             "repstat": __version__,
             "command": plan.command,
