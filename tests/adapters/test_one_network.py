@@ -2,10 +2,10 @@
 
 The numbers compared are whole stores and every row of `repstat.analyze`, values, errors and bounds, to 1e-6.
 Two things could make rows differ that are no error, and both are settled here rather than by a tolerance. An
-activation that is rounded across the edge of a bin changes H(Bin) by much more: inputs are such that none is,
-which is asserted. And Keras keeps channels last (docs/keras.md, "Axes"): the axes of its feature maps are
-moved before the rows are compared, since random projections are drawn by the position of a unit, and the noisy
-table of the CNN is without it, since noise inside a network goes by position too.
+activation that is rounded across the edge of a bin changes H(Bin) by much more: inputs are such that none
+is, which is asserted. And Keras keeps channels last (docs/keras.md, "Axes"): the axes of its feature maps are
+moved before the rows are compared, since random projections are drawn by the position of a unit, and the
+noisy table of the CNN is without it, since noise inside a network goes by position too.
 """
 
 from collections.abc import Mapping
