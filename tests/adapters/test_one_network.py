@@ -149,9 +149,7 @@ def tables(make: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     }
     shapes = {"mlp": (N, 6), "cnn": (N, 1, 10, 10)}
     return {
-        name: Table(
-            forms[name], rng.standard_normal(shape).astype(np.float32), tmp_path_factory.mktemp(name)
-        )
+        name: Table(forms[name], rng.standard_normal(shape).astype(np.float32), tmp_path_factory.mktemp(name))
         for name, shape in shapes.items()
     }
 
