@@ -18,6 +18,7 @@ from repstat.adapter import Adapter, AdapterOptions
 from repstat.errors import DeviceUnavailableError, InputRefusedError, UsageError
 from repstat_adapters.forward import ForwardAdapter
 from tests.adapters.contract import AdapterContract, Case
+from tests.optional import require
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
@@ -202,7 +203,7 @@ def test_residual_joins_have_keys_of_their_own_and_any_order_of_types() -> None:
 
 
 def test_bfloat16_is_widened() -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes")
+    ml_dtypes = require("ml_dtypes")
     adapter = adapter_of(lambda record, x: record("fc", x.astype(ml_dtypes.bfloat16)))
     assert [(x.dtype.name, x.source_dtype) for x in adapter.layers()] == [("float32", "bfloat16")]
     assert (everything(adapter)["L000"] == 1).all()

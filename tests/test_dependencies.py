@@ -11,7 +11,7 @@ OPTIONAL = (
     "dask", "distributed", "xarray", "h5netcdf", "pandas", "sklearn", "hypothesis", "pytest", "psutil",
 )  # fmt: skip
 JOB = """
-import sys
+import importlib, pkgutil, sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -19,6 +19,12 @@ class Blocker:
             raise ImportError(f"{{name}} is not installed here")
 
 sys.meta_path.insert(0, Blocker())
+import repstat, repstat_adapters
+for module in pkgutil.walk_packages(repstat.__path__, "repstat."):
+    if not module.name.endswith(".__main__"):
+        importlib.import_module(module.name)
+for module in pkgutil.iter_modules(repstat_adapters.__path__, "repstat_adapters."):
+    importlib.import_module(module.name)
 from repstat.cli import COMMANDS, _run
 for command in COMMANDS:
     assert _run([command, "--help"]) == 0

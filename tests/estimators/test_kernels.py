@@ -16,6 +16,7 @@ from repstat.estimators.mixture import LogSums, Mixture, coordinates, exact_log_
 from repstat.estimators.neighbours import near_log_sums, reach
 from repstat.estimators.noisy_channel import distinct_mixture
 from tests.estimators.truths import Floats
+from tests.optional import require
 
 Kernel = Callable[[Mixture, np.ndarray, Floats, float], LogSums | None]
 
@@ -101,7 +102,7 @@ def test_kernels_equal_the_plain_form(kernel: str, name: str, factor: float) -> 
 @pytest.mark.parametrize("name", ["spread", "many classes", "duplicates", "high dimension"])
 def test_torch_gives_the_numbers_of_numpy(name: str) -> None:
     """To 1e-7: exponentials of vectorised libraries are not promised to the last bit."""
-    pytest.importorskip("torch")
+    require("torch")
     centres, rows, noise, std = prepared(name)
     (numpy,) = Factorised(centres).log_sums(rows, noise, [std])
     (torch,) = Factorised(centres, backend=Backend.open("torch:cpu")).log_sums(rows, noise, [std])
@@ -128,7 +129,7 @@ def test_a_device_that_is_not_there_is_said(device: str, text: str, monkeypatch:
 
 def test_the_libraries_themselves_are_asked_for_cuda() -> None:
     """Nothing is replaced here: without CUDA what each library says, with it a backend."""
-    torch = pytest.importorskip("torch")
+    torch = require("torch")
     if torch.cuda.is_available():
         assert Backend.open("cuda").name == "cuda"
         return

@@ -13,6 +13,7 @@ from repstat.errors import RepstatError, UsageError
 from repstat.estimators import noisy_channel, noisy_mi, pairwise_bounds
 from repstat.results import Status
 from tests.estimators.truths import Floats
+from tests.optional import require
 
 
 @pytest.fixture
@@ -336,7 +337,7 @@ def test_bounds_are_left_out_where_pairs_are_too_many(
 
 
 def test_torch_gives_the_numbers_of_numpy(x: Floats, y: np.ndarray) -> None:
-    pytest.importorskip("torch")
+    require("torch")
     numpy, torch = (noisy_mi(x, 0.5, labels=y, device=device) for device in ("cpu", "torch:cpu"))
     for a, b in ((numpy.input, torch.input), (numpy.label, torch.label)):
         assert a is not None
