@@ -70,6 +70,27 @@ def test_a_format_holds_the_live_model(form: str, tmp_path: Path) -> None:
         assert np.abs(have[key] - other[key]).max() > 1e-2  # not the weights that the factory made
 
 
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_a_compiled_model_with_a_loss_of_its_own(name: str, tmp_path: Path) -> None:
+    """Nobody else has the function, and nothing here needs it."""
+    model = models.mlp(seed=3)
+    model.compile("adam", lambda y, z: tf.reduce_mean((y - z) ** 2))
+    models.quietly(lambda: model.fit(X, normal(7, 3), verbose=0))
+    want, have = values_of(model, {"x": X}), values_of(saved(model, tmp_path, name), {"x": X})
+    assert all(np.array_equal(have[key], value) for key, value in want.items())
+
+
+@pytest.mark.parametrize("make", [models.mlp, models.subclassed])
+def test_a_model_that_has_predicted_is_read_like_a_new_one(make: Callable[..., Any]) -> None:
+    """Functions that were traced before do not see what is done to layers later."""
+    model, name = make(seed=3), "x" if make is models.mlp else "inputs"
+    want = values_of(model, {name: X})
+    models.quietly(lambda: model.predict(X, verbose=0))
+    have = values_of(model, {name: X})
+    assert all(np.array_equal(have[key], value) for key, value in want.items())
+    assert have.keys() == want.keys() != set()
+
+
 def test_the_fingerprint_of_the_weights_does_not_depend_on_the_format(tmp_path: Path) -> None:
     model = models.mlp(seed=3)
     prints = {opened(model).provenance()["weights_sha256"]}

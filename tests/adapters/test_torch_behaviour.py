@@ -41,6 +41,50 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
 }  # fmt: skip
 
 
+WRAPPED: dict[str, Any] = {
+    "data parallel": lambda m: nn.DataParallel(m),
+    "data parallel, compiled": lambda m: torch.compile(nn.DataParallel(m), backend="eager"),
+    "compiled, and run before": lambda m: torch.compile(m, backend="eager"),
+    "compiled in place": lambda m: m.compile(backend="eager") or m,
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_model_in_a_wrapper_is_the_model(name: str) -> None:
+    """Hooks that are made after the first call of a compiled model would never fire."""
+    plain, feeds = nets.seeded(nets.Mlp), {"x": normal(5, 4)}
+    wrapped = WRAPPED[name](nets.seeded(nets.Mlp))
+    wrapped(torch.from_numpy(feeds["x"]))
+    found = []
+    for model in (plain, wrapped):
+        adapter = nets.opened(model)
+        found.append(adapter.run(feeds, adapter.layers(feeds), samples=np.arange(5)))
+    assert list(found[1]) == ["L000", "L001", "L002"]
+    for key, value in found[0].items():
+        np.testing.assert_array_equal(found[1][key], value)
+
+
+@pytest.mark.parametrize(
+    ("middle", "text"),
+    [
+        (lambda: nn.Dropout(0.5), "random in evaluation mode.*dropout"),
+        (lambda: nn.BatchNorm1d(4), "not a function of single samples.*batch"),
+    ],
+)
+def test_a_program_exported_in_training_mode_is_refused(middle: Any, text: str) -> None:
+    """It cannot be put into evaluation mode any more."""
+    model = nn.Sequential(nn.Linear(4, 4), middle(), nn.Tanh(), nn.Linear(4, 2)).train()
+    with pytest.raises(InputRefusedError, match=text):
+        nets.opened(torch.export.export(model, (torch.zeros(3, 4),))).layers({"input": normal(5, 4)})
+
+
+def test_complex_activations_are_refused() -> None:
+    modules = {"a": nn.Linear(4, 4, dtype=torch.complex64), "b": nn.Linear(4, 3)}
+    model = Said.of(lambda m, x: m.b(m.a(x.to(torch.complex64)).abs()), **modules)
+    with pytest.raises(InputRefusedError, match=r"complex activations.*L000 \(a\).*complex64"):
+        nets.opened(model).layers({"x": normal(5, 4)})
+
+
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
 @pytest.mark.parametrize("name", REFUSED)
 def test_models_without_activations_of_single_samples_are_refused(name: str) -> None:
