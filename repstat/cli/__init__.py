@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from repstat.errors import RepstatError
+from repstat.naming import printable
 from repstat.version import __version__
 
 COMMANDS = {
@@ -187,15 +188,6 @@ def _os_code(error: OSError) -> int:
     return (
         2 if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG} else 1
     )
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, without what could move the cursor, turn the text round, or hide.
-
-    Whatever Unicode calls control, format, surrogate, private or unassigned, and any space but the plain one,
-    becomes U+FFFD.
-    """
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def say(text: str) -> None:

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from repstat.cli import printable
 from repstat.cli.console import PipeConsole
 from repstat.cli.options import plural
 from repstat.findings import alarm, find
+from repstat.naming import printable
 from repstat.results import Results, Row, Status
 from repstat.scales import AUTO
 from repstat.units import Units
