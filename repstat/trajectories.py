@@ -4,6 +4,7 @@ The one place that turns rows into arrays for figures and reports. Nothing is co
 axis and, over several runs, a mean and a spread.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -206,6 +207,14 @@ class Spread:
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     n_runs: int
+
+
+def group_of(name: str) -> str:
+    """Return what the seeds of one setting share: the name of a run without a number at its end.
+
+    ``tanh-s1`` and ``tanh-s2`` are of one group, ``vgg16`` and ``vgg19`` are not.
+    """
+    return re.sub(r"(?:[-_. ]+s?|(?<=seed)|(?<=run)|(?<=rep))[0-9]+$", "", name) or name
 
 
 def spread(runs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Spread | None:
