@@ -20,6 +20,8 @@ from repstat.units import Units, from_nats
 if TYPE_CHECKING:
     import xarray
 
+    from repstat.plots.namespace import Plots
+
 SATURATION_MARGIN_NATS = 0.1
 """An estimate this close to its ceiling reflects the ceiling, not the network (docs/estimators.md)."""
 
@@ -286,6 +288,13 @@ class Results:
             )
 
         return tuple(row for row in self.rows if matches(row))
+
+    @property
+    def plot(self) -> "Plots":
+        """Figures by matplotlib: ``results.plot.information_plane(ax=...)`` and so on (`repstat.plots`)."""
+        from repstat.plots.namespace import Plots
+
+        return Plots(self)
 
     def to_xarray(self, units: Units = "nats") -> "xarray.Dataset":
         """Return the estimates as an `xarray.Dataset`; needs the package xarray.

@@ -33,7 +33,7 @@ def command(results: tuple[str, ...], output: str | None, overwrite: bool, units
     """Explain what RESULTS show on one HTML page: findings, figures, every status, provenance.
 
     The page is one file that needs no network. Several RESULTS are laid over each other; those whose names
-    differ only in a number at the end are taken as seeds of one setting, and shown with their mean and spread.
+    differ only in a number at the end are taken as seeds of one setting: their mean and spread are shown.
     """
     STORE_GATE.start()
     from repstat.report import report

@@ -15,6 +15,7 @@ DOTS_PER_INCH = 110
 def images(runs: Sequence[Results], names: Sequence[str], units: Units) -> dict[str, str]:
     """Return each kind of figure as a data URI; one that these results cannot show is left out."""
     from repstat.plots import KINDS, figure
+    from repstat.plots.style import context
 
     found = {}
     for kind in KINDS:
@@ -23,6 +24,7 @@ def images(runs: Sequence[Results], names: Sequence[str], units: Units) -> dict[
         except UsageError:
             continue  # without labels there is no information plane, and the page says so
         buffer = BytesIO()
-        drawn.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        with context():
+            drawn.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
         found[kind] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
     return found
