@@ -1,5 +1,6 @@
 """What the page says in words and tables: verdicts, correlations, where the numbers come from."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,11 +23,13 @@ def number(value: float | None) -> str:
     """Write a number with four digits, as the page's script does."""
     if value is None:
         return "–"
+    if value == 0:
+        return "0"
     size = abs(value)
-    if value == 0 or 1e-3 <= size < 1e5:
+    if 1e-3 <= size < 1e5:
         decimals = 4 if size < 1 else 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
         return f"{value:,.{decimals}f}"
-    return f"{value:.2e}"
+    return re.sub(r"e([+-])0*", r"e\1", f"{value:.2e}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +106,18 @@ def facts_of(results: Results, name: str, units: Units) -> RunFacts:
     )
 
 
+def amount_of(fall: Fall, units: Units) -> str:
+    """Write how far a trajectory falls, with its error, and whether it may be more."""
+    if fall.fall is None:
+        return "–"
+    error = f" ± {number(from_nats(fall.std_error, units))}" if fall.std_error else ""
+    return f"{'≥ ' if fall.from_ceiling else ''}{number(from_nats(fall.fall, units))}{error}"
+
+
 def _fall_line(fall: Fall, results: Results, units: Units) -> FallLine:
     def value(row: Row | None) -> str:
         return "–" if row is None or row.value is None else number(from_nats(row.value, units))
 
-    error = "" if not fall.std_error else f" ± {number(from_nats(fall.std_error, units))}"
-    least = "≥ " if fall.from_ceiling else ""
-    amount = "–" if fall.fall is None else f"{least}{number(from_nats(fall.fall, units))}{error}"
     at = f" @ {fall.peak.step:,}" if fall.peak is not None else ""
     return FallLine(
         layer=fall.layer,
@@ -119,7 +127,7 @@ def _fall_line(fall: Fall, results: Results, units: Units) -> FallLine:
         first=value(fall.first),
         peak=value(fall.peak) + at,
         last=value(fall.last),
-        fall=amount,
+        fall=amount_of(fall, units),
         verdict=fall.verdict.value,
         why=fall.why.value,
     )

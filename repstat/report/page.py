@@ -10,6 +10,7 @@ from typing import Any
 from repstat.errors import UsageError
 from repstat.naming import printable
 from repstat.outputs import check_output, write_output
+from repstat.report.comparison import compare
 from repstat.report.data import page_data
 from repstat.report.facts import facts_of
 from repstat.report.images import images
@@ -76,6 +77,7 @@ def render(runs: Results | Sequence[Results], *, names: Sequence[str] = (), unit
     return str(
         template.render(
             runs=facts,
+            comparison=compare(every, called, units),
             methods=methods,
             bibtex="\n\n".join(reference.bibtex for reference in cited),
             title=printable(", ".join(called)),

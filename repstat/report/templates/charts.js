@@ -21,15 +21,16 @@ function theme() {
   return Object.fromEntries(Object.keys(LIGHT).map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 }
 
-// Foreign names are text: plotly reads a few tags and entities in what it is given.
-const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+// Foreign names are text: plotly reads a few tags, entities and dollar signs in what it is given.
+const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\$/g, "&#36;");
 const short = (text, most = 28) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 const pick = (field, i) => (Array.isArray(field) ? field[i] : field);
 
 function number(value) {
   if (value === null || value === undefined) return "–";
+  if (value === 0) return "0";
   const size = Math.abs(value);
-  if (value !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(2);
+  if (size < 1e-3 || size >= 1e5) return value.toExponential(2);
   const decimals = size < 1 ? 4 : size < 10 ? 3 : size < 100 ? 2 : size < 1000 ? 1 : 0;
   return value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
 }
@@ -41,11 +42,11 @@ function blend(stops, share) {
   return `rgb(${mixed.join(",")})`;
 }
 
-// Few layers get colours far apart, many the shades of a scale that orders them; marks and dashes tell them apart too.
+// Few layers get colours far apart, many the shades of a scale that orders them; marks tell them apart too. Kinds of
+// line tell settings of several runs apart, and metrics.
 const looks = Object.fromEntries(data.layers.map((layer, i) => [layer.key, {
   color: data.layers.length <= OKABE_ITO.length ? OKABE_ITO[i] : blend(DEPTH, i / (data.layers.length - 1)),
   symbol: SYMBOLS[i % SYMBOLS.length],
-  dash: DASHES[i % DASHES.length],
   title: `${layer.key} ${short(layer.name)}`,
 }]));
 const groups = [...new Set(data.runs.map((run) => run.group))];
@@ -54,7 +55,8 @@ function find(run, layer, quantity) {
   const found = run.series.filter((s) => s.layer === layer && s.quantity === quantity);
   return found.find((s) => s.level === state.level) || found[found.length - 1];
 }
-const has = (quantity) => data.runs.some((run) => run.series.some((s) => s.quantity === quantity));
+const has = (quantity) => data.runs.some((run) => run.series.some((s) => s.quantity === quantity
+  && s.status.some((_, i) => pick(s.value, i) !== null)));
 const visible = () => data.layers.filter((layer) => !state.hidden.has(layer.key));
 const several = () => data.runs.length > 1;
 const time = (run, i) => (data.axis.name === "epoch"
@@ -96,8 +98,8 @@ const valued = (series) => series.status.map((_, i) => pick(series.value, i));
 function lineOf(run, layer, series, axes, thin) {
   const look = looks[layer], indexes = run.places.map((_, i) => i);
   return { type: "scatter", mode: thin ? "lines" : "lines+markers", x: run.places, y: valued(series), ...axes,
-    line: { color: look.color, width: thin ? 1 : 2, dash: several() ? DASHES[groups.indexOf(run.group) % 6] : look.dash },
-    marker: { color: look.color, size: 6, symbol: indexes.map((i) => hollow(look.symbol, series, i)) },
+    line: { color: look.color, width: thin ? 1 : 2, dash: DASHES[groups.indexOf(run.group) % 6] },
+    marker: { color: look.color, size: indexes.length > 40 ? 3 : 6, symbol: indexes.map((i) => hollow(look.symbol, series, i)) },
     opacity: thin ? 0.35 : 1, text: indexes.map((i) => hover(run, layer, i, series)), hoverinfo: "text",
     connectgaps: false, showlegend: false };
 }
@@ -122,7 +124,8 @@ function panels() {
   }
   const apart = ["distance_auc", "mean_distance"].find(has);
   if (apart) found.push({ quantity: apart, title: data.labels[apart], units: "" });
-  const metrics = [...new Set(data.runs.flatMap((run) => Object.keys(run.metrics)))];
+  const held = (name) => /test|val/i.test(name);
+  const metrics = [...new Set(data.runs.flatMap((run) => Object.keys(run.metrics)))].sort((a, b) => held(b) - held(a));
   const kinds = [["loss", (m) => /loss/i.test(m)], ["accuracy", (m) => /acc/i.test(m) && !/loss/i.test(m)],
     ["metrics", (m) => !/acc|loss/i.test(m)]];
   for (const [title, belongs] of kinds) {
@@ -139,7 +142,7 @@ function metricTraces(panel, axes) {
     const thin = data.spreads.some((s) => s.layer === "" && s.quantity === name);
     const lines = data.runs.filter((run) => run.metrics[name]).map((run) => ({
       type: "scatter", mode: "lines+markers", x: run.places, y: run.metrics[name], ...axes, hoverinfo: "text",
-      line: { color, width: thin ? 1 : 1.8, dash: DASHES[k % 6] }, marker: { size: 4, symbol: SYMBOLS[k % 12], color },
+      line: { color, width: thin ? 1 : 1.8, dash: DASHES[k % 6] }, marker: { size: run.places.length > 40 ? 2 : 4, symbol: SYMBOLS[k % 12], color },
       opacity: thin ? 0.35 : 1, showlegend: false,
       text: run.metrics[name].map((value, i) => `<b>${escape(short(name))}</b>${several() ? ` · ${escape(short(run.name))}` : ""}<br>${time(run, i)}<br>${number(value)}`),
     }));
@@ -149,8 +152,8 @@ function metricTraces(panel, axes) {
 
 function metricNames(panel, yaxis) {
   return panel.metrics.slice(0, 6).map((name, k) => ({
-    xref: "paper", yref: `${yaxis} domain`, x: 1, xanchor: "right", y: 1 - 0.14 * k, yanchor: "top", showarrow: false,
-    text: `${escape(short(name))} ${["——", "– –", "· ·", "–·–", "— —", "—·—"][k % 6]}`, font: { size: 11 },
+    xref: "paper", yref: `${yaxis} domain`, x: panel.title === "loss" ? 0.01 : 0.99, xanchor: panel.title === "loss" ? "left" : "right",
+    y: 0.02 + 0.15 * k, yanchor: "bottom", showarrow: false, text: `${escape(short(name))} ${["——", "– –", "· ·", "–·–", "— —", "—·—"][k % 6]}`, font: { size: 11 },
   }));
 }
 
@@ -198,7 +201,7 @@ function timeChart() {
       ...(panel.quantity && panel.quantity !== "mean_distance" ? { rangemode: "tozero" } : {}) };
     if (panel.metrics) {
       const values = data.runs.flatMap((run) => panel.metrics.flatMap((m) => run.metrics[m] || [])).filter((v) => v !== null);
-      if (panel.title === "loss" && values.every((v) => v > 0)) Object.assign(layout[`yaxis${id}`], { type: "log", nticks: 4 });
+      if (panel.title === "loss" && values.every((v) => v > 0)) Object.assign(layout[`yaxis${id}`], { type: "log", nticks: 4, exponentformat: "power" });
       traces.push(...metricTraces(panel, axes));
       layout.annotations.push(...metricNames(panel, `y${id}`));
       return;
@@ -225,7 +228,7 @@ function planeChart() {
   data.runs.forEach((run, r) => visible().forEach((layer) => {
     const x = find(run, layer.key, "mi_input"), y = find(run, layer.key, "mi_label");
     if (!x || !y) return;
-    const look = looks[layer.key], dash = several() ? DASHES[groups.indexOf(run.group) % 6] : "solid";
+    const look = looks[layer.key], dash = DASHES[groups.indexOf(run.group) % 6];
     const upTo = r === state.run ? state.at : run.places.length - 1;
     const text = run.places.map((_, i) => hover(run, layer.key, i, x, y));
     const symbols = run.places.map((_, i) => hollow(look.symbol, x.status[i] === STATUS.ok ? y : x, i));
@@ -247,8 +250,7 @@ function planeChart() {
     xref: axis === "x" ? "x" : "paper", yref: axis === "x" ? "paper" : "y",
     x0: axis === "x" ? c : 0, x1: axis === "x" ? c : 1, y0: axis === "x" ? 0 : c, y1: axis === "x" ? 1 : c,
     line: { color: colors.soft, width: 1, dash: "dash" } })));
-  const highest = (ceilings) => Math.max(0, ...ceilings) || undefined;
-  const range = (ceilings) => (ceilings.length ? { range: [0, 1.04 * highest(ceilings)] } : { rangemode: "tozero" });
+  const range = (ceilings) => (Math.max(0, ...ceilings) > 0 ? { range: [0, 1.04 * Math.max(...ceilings)] } : { rangemode: "tozero" });
   layout.xaxis = { title: { text: `I(X;T), ${data.units}` }, gridcolor: colors.grid, zeroline: false, linecolor: colors.line, ...range(edges[0][1]) };
   layout.yaxis = { title: { text: `I(Y;T), ${data.units}` }, gridcolor: colors.grid, zeroline: false, linecolor: colors.line, ...range(edges[1][1]) };
   layout.margin = { l: 58, r: 12, t: 8, b: 44 };
@@ -259,7 +261,8 @@ function planeChart() {
 
 function distancesChart(layer) {
   const run = data.runs[state.run], colors = theme(), layout = base();
-  const found = run.histograms.filter((h) => h.layer === layer && h.quantity === "distance");
+  const any = (h) => h.counts.some((counts) => counts.some((c) => c > 0));
+  const found = run.histograms.filter((h) => h.layer === layer && h.quantity === "distance" && any(h));
   const traces = found.map((h) => {
     const counts = h.counts[state.at], total = counts.reduce((a, b) => a + b, 0) || 1;
     const k = h.relation === "between" ? 1 : 0;
@@ -269,8 +272,8 @@ function distancesChart(layer) {
       fill: "tozeroy", fillcolor: k ? "rgba(213,94,0,.25)" : "rgba(0,114,178,.25)", name: h.relation === "all" ? "all pairs" : h.relation,
       hovertemplate: `%{x:.3g}: %{y:.2%} of the pairs<extra>${h.relation}</extra>` };
   });
-  layout.xaxis = { title: { text: "distance" }, gridcolor: colors.grid, zeroline: false, range: found.length ? [found[0].edges[0], found[0].edges[found[0].edges.length - 1]] : undefined };
-  layout.yaxis = { title: { text: "share of pairs" }, gridcolor: colors.grid, zeroline: false, rangemode: "tozero", tickformat: ".0%" };
+  layout.xaxis = { title: { text: "distance", font: { size: 11 } }, gridcolor: colors.grid, zeroline: false, range: found.length ? [found[0].edges[0], found[0].edges[found[0].edges.length - 1]] : undefined };
+  layout.yaxis = { title: { text: "share of pairs", font: { size: 11 } }, gridcolor: colors.grid, zeroline: false, rangemode: "tozero", tickformat: ".0%" };
   layout.showlegend = traces.length > 1;
   layout.legend = { x: 1, xanchor: "right", y: 1, bgcolor: "rgba(0,0,0,0)", font: { size: 11 } };
   return found.length ? { traces, layout } : null;
@@ -322,8 +325,8 @@ function profileChart(layer) {
   const line = (i, name, width, dash, color) => ({ type: "scatter", mode: width > 2 ? "lines+markers" : "lines", x: found.noise_std, y: found.clusters[i], name,
     line: { color, width, dash }, marker: { size: 5 }, hovertemplate: `noise_std %{x:.3g}: %{y:.3g} groups<extra>${name}</extra>` });
   const traces = [line(0, "first", 1, "dot", colors.soft), line(last, "last", 1, "dash", colors.soft), line(state.at, "now", 2.5, "solid", looks[layer].color)];
-  layout.xaxis = { title: { text: "noise_std" }, type: "log", gridcolor: colors.grid, exponentformat: "power", nticks: 5 };
-  layout.yaxis = { title: { text: "groups told apart" }, type: "log", gridcolor: colors.grid, range: [-0.05, Math.log10(found.ceiling || 1) + 0.1], nticks: 5 };
+  layout.xaxis = { title: { text: "noise_std", font: { size: 11 } }, type: "log", gridcolor: colors.grid, exponentformat: "power", dtick: 1 };
+  layout.yaxis = { title: { text: "groups told apart", font: { size: 11 } }, type: "log", gridcolor: colors.grid, range: [-0.05, Math.log10(found.ceiling || 1) + 0.1], dtick: 1, exponentformat: "power" };
   layout.showlegend = true;
   layout.legend = { x: 1, xanchor: "right", y: 1, bgcolor: "rgba(0,0,0,0)", font: { size: 11 } };
   return { traces, layout };

@@ -83,6 +83,7 @@ function buildControls() {
     slider.max = data.runs[state.run].steps.length - 1;
     state.at = Math.min(state.at, Number(slider.max));
     slider.value = state.at;
+    for (const element of [$("play"), slider.parentElement]) element.hidden = slider.max === "0";
   };
   slider.addEventListener("input", () => { state.at = Number(slider.value); changed(); });
   const scales = new Map();
@@ -90,7 +91,7 @@ function buildControls() {
     if (s.quantity === "mi_input") scales.set(s.level, (scales.get(s.level) || new Set()).add(s.scale));
   }
   for (const [level, texts] of [...scales].sort((a, b) => a[0] - b[0])) {
-    option($("level"), level, short([...texts].join(", "), 40));
+    option($("level"), level, short(`${level + 1}: ${[...texts].join(", ")}`, 40));
   }
   $("level-control").hidden = scales.size < 2;
   $("level").addEventListener("change", () => { state.level = Number($("level").value); captions(); changed(); });
@@ -106,7 +107,7 @@ function buildControls() {
   $("bounds-control").hidden = !data.runs.some((run) => run.series.some((s) => s.quantity === "mi_input" && s.lower_bound !== null));
   fit();
   buildPlay(slider);
-  $("controls").hidden = data.runs.every((run) => run.steps.length < 2) && scales.size < 2 && !several();
+  $("controls").hidden = false;
 }
 
 function buildPlay(slider) {
@@ -127,7 +128,9 @@ function buildPlay(slider) {
   slider.addEventListener("pointerdown", stop);
 }
 
-const SHAPES = { square: "M9 2h8v8H9z", diamond: "M13 0l6 6-6 6-6-6z", "triangle-up": "M13 1l6 10H7z", "triangle-down": "M13 11L7 1h12z" };
+// The marks of the charts; what has no shape here is shown as a dot.
+const SHAPES = { cross: "M11 1h4v3h3v4h-3v3h-4V8H8V4h3z", x: "M8 3l2-2 3 3 3-3 2 2-3 3 3 3-2 2-3-3-3 3-2-2 3-3z",
+  square: "M9 2h8v8H9z", diamond: "M13 0l6 6-6 6-6-6z", "triangle-up": "M13 1l6 10H7z", "triangle-down": "M13 11L7 1h12z" };
 function swatch(look) {
   const name = "http://www.w3.org/2000/svg", svg = document.createElementNS(name, "svg");
   svg.setAttribute("viewBox", "0 0 26 12");
@@ -137,8 +140,7 @@ function swatch(look) {
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
     svg.append(element);
   };
-  const dash = { solid: "", dash: "6 3", dot: "2 2", dashdot: "6 2 2 2", longdash: "9 3", longdashdot: "9 2 2 2" }[look.dash];
-  draw("line", { x1: 0, y1: 6, x2: 26, y2: 6, stroke: look.color, "stroke-width": 2, "stroke-dasharray": dash });
+  draw("line", { x1: 0, y1: 6, x2: 26, y2: 6, stroke: look.color, "stroke-width": 2 });
   if (SHAPES[look.symbol]) draw("path", { d: SHAPES[look.symbol], fill: look.color });
   else draw("circle", { cx: 13, cy: 6, r: 4, fill: look.color });
   return svg;
@@ -168,7 +170,9 @@ function captions() {
   const kind = noisy ? `T: layers of the noisy network, noise_std ${short(scales, 40)}.` : `T: activations read through noise of ${short(scales, 40)}; the network is deterministic.`;
   $("plane-caption").textContent = `${kind} Dashed: ceilings. Hollow: not to be trusted as it stands.`;
   const spread = data.spreads.length ? `Thick: mean over seeds, band: ± their standard deviation; thin: single runs.` : `Bands: ± ${ERRORS} standard errors.`;
-  $("time-caption").textContent = `${spread} Dashed: ceilings. Hollow: saturated, or with another status.`;
+  const lines = ["solid", "dashed", "dotted", "dash-dotted", "long-dashed", "long-dash-dotted"];
+  const settings = groups.length > 1 ? ` Lines: ${groups.map((group, i) => `${short(group)} ${lines[i % 6]}`).join(", ")}.` : "";
+  $("time-caption").textContent = `${spread} Dashed across: ceilings. Hollow: saturated, or with another status.${settings}`;
 }
 
 function buildLayers() {
@@ -188,9 +192,9 @@ function buildLayers() {
     row.className = "charts";
     card.append(title, summary, row);
     $("layers").append(card);
-    addChart(row, distancesChart, layer, "distances of pairs");
-    addChart(row, scatterChart, layer, "samples");
-    addChart(row, profileChart, layer, "groups told apart over noise scales");
+    addChart(row, distancesChart, layer, "distances between pairs of samples");
+    addChart(row, scatterChart, layer, "scatter of samples");
+    addChart(row, profileChart, layer, "noise-scale profile");
     buildAxes(card, summary, layer);
   }
 }
@@ -243,10 +247,10 @@ buildToggles();
 buildLayers();
 buildCopies();
 captions();
-if (has("mi_label")) register($("plane"), planeChart);
+if (has("mi_label") && Math.max(0, ...ceilingsOf("mi_label")) > 0) register($("plane"), planeChart);
 else {
   $("plane").className = "missing";
-  $("plane").textContent = has("mi_input") ? "Without labels there is no I(Y;T), and so no plane." : "I(X;T) is not in these results.";
+  $("plane").textContent = has("mi_input") ? "Without at least two classes there is no I(Y;T) to draw, and so no plane." : "I(X;T) is not in these results.";
 }
 register($("time"), timeChart);
 for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", fillTables);
