@@ -197,8 +197,23 @@ class Scene:
         raise UsageError(
             what=f"there is no checkpoint at step {self.step}{of}",
             why=f"the nearest are {', '.join(map(str, close))}",
-            fix="Give one of the steps that repstat analyze lists",
+            fix="Give one of the steps of the results",
         )
+
+    def only_one(self, panels: Sequence[str], option: str) -> None:
+        """Refuse an axes for several panels.
+
+        Raises
+        ------
+        UsageError
+            There are several.
+        """
+        if len(panels) > 1:
+            raise UsageError(
+                what="one axes cannot take several panels",
+                why=f"there are {len(panels)}: {', '.join(panels[:8])}{', ...' if len(panels) > 8 else ''}",
+                fix=f"Name one with {option}=, or leave ax out",
+            )
 
     def time(self, run: int, checkpoint: int) -> str:
         """Return when a checkpoint was, as ``epoch 30``."""

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.legend import Legend
 from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from repstat.naming import printable
@@ -172,3 +173,17 @@ def figure_of(ax: Axes) -> Figure:
     found = ax.get_figure(root=True)
     assert isinstance(found, Figure)
     return found
+
+
+def title(ax: Axes, left: str, right: str = "") -> None:
+    """Write what a panel is of above it, and a number on its other side."""
+    for text, side in ((left, "left"), (right, "right")):
+        plain(ax.set_title(text, loc=side, pad=2, fontsize=SIZE - 1))
+
+
+def decades(ax: Axes) -> None:
+    """Give two logarithmic axes ticks at decades, written as plain numbers."""
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(numticks=6))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axis.set_minor_formatter(NullFormatter())

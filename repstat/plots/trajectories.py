@@ -61,12 +61,7 @@ def trajectories(
     chosen = _panels(scene, quantity)
     words = Legend()
     if ax is not None:
-        if len(chosen) > 1:
-            raise UsageError(
-                what="one axes cannot take several panels",
-                why=f"the trajectories are {', '.join(chosen)}",
-                fix="Name one with quantity=, or leave ax out",
-            )
+        scene.only_one(list(chosen), "quantity")
         figure = style.figure_of(ax)
         _draw(ax, scene, *next(iter(chosen.items())), words)
         style.time_ticks(ax, scene.axis)
