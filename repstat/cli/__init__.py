@@ -22,7 +22,11 @@ COMMANDS = {
     "verify": "Check every hash and rule of a store.",
     "merge": "Join stores of one training into one.",
     "analyze": "Estimate what the layers know along the trajectory.",
+<<<<<<< HEAD
     "plot": "Draw a figure of results for a paper.",
+=======
+    "report": "Explain results on one HTML page.",
+>>>>>>> main
     "info": "Versions, adapters and devices, for bug reports.",
 }
 """The commands in the order of use, with the line that ``repstat --help`` shows."""
@@ -34,6 +38,7 @@ HELP = """See what the layers of a neural network know while it learns.
 \b
   repstat extract step-*.onnx --inputs data.npz   # activations of every hidden layer
   repstat analyze acts.h5                         # estimates with errors, as a table
+  repstat report acts.results.h5                  # findings and figures, as a page
 """
 
 

@@ -1,0 +1,261 @@
+// The page's controls: which checkpoint, which layers, which noise level; charts are drawn when they come into view.
+
+const $ = (id) => document.getElementById(id);
+const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
+const charts = new Map(); // element -> what draws it
+const stale = new Set();
+const seen = new Set();
+
+function register(element, draw) {
+  charts.set(element, draw);
+  stale.add(element);
+  watcher.observe(element);
+}
+
+function refresh(element) {
+  const drawn = charts.get(element)();
+  stale.delete(element);
+  if (!drawn) return;
+  if (drawn.layout.height) element.style.height = `${drawn.layout.height}px`;
+  Plotly.react(element, drawn.traces, drawn.layout, CONFIG);
+}
+
+const watcher = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting) seen.delete(entry.target);
+    else {
+      seen.add(entry.target);
+      if (stale.has(entry.target)) refresh(entry.target);
+    }
+  }
+}, { rootMargin: "200px" });
+
+let waiting = false;
+function changed() {
+  for (const element of charts.keys()) stale.add(element);
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    say();
+    for (const element of seen) if (stale.has(element)) refresh(element);
+    fillTables();
+  });
+}
+
+function say() {
+  const run = data.runs[state.run], where = `${time(run, state.at)} (checkpoint ${state.at + 1} of ${run.steps.length})`;
+  $("where").textContent = where;
+  $("checkpoint").setAttribute("aria-valuetext", where);
+  $("numbers-where").textContent = where;
+  for (const element of document.querySelectorAll(".layer")) {
+    const parts = ["distance_auc", "distance_ratio", "nc1", "knn_agreement", "participation_ratio", "mean_distance"]
+      .map((quantity) => find(run, element.dataset.layer, quantity)).filter(Boolean)
+      .map((s) => [data.labels[s.quantity], pick(s.value, state.at)]).filter(([, value]) => value !== null);
+    element.querySelector(".summary").textContent = parts.map(([label, value]) => `${label} ${number(value)}`).join(" · ");
+  }
+}
+
+function fillTables() {
+  for (const table of document.querySelectorAll(`.run-tables[data-run="${state.run}"] details[open] tr[data-series]`)) {
+    const series = data.runs[state.run].series[Number(table.dataset.series)], cells = table.cells;
+    const show = (name) => pick(series[name], state.at), status = data.statuses[series.status[state.at]];
+    cells[2].textContent = number(show("value"));
+    cells[3].textContent = show("std_error") === null ? "" : number(show("std_error"));
+    cells[4].textContent = show("lower_bound") === null && show("upper_bound") === null ? "" : `${number(show("lower_bound"))} … ${number(show("upper_bound"))}`;
+    cells[5].textContent = show("ceiling") === null ? "" : number(show("ceiling"));
+    cells[6].title = series.reasons[state.at] || "";
+    cells[6].firstElementChild.textContent = status ? status.name : "";
+    cells[6].firstElementChild.className = `status ${status ? status.name : ""}`;
+  }
+}
+
+function option(select, value, text) {
+  const element = document.createElement("option");
+  element.value = value;
+  element.textContent = text;
+  select.append(element);
+}
+
+function buildControls() {
+  const slider = $("checkpoint");
+  const fit = () => {
+    slider.max = data.runs[state.run].steps.length - 1;
+    state.at = Math.min(state.at, Number(slider.max));
+    slider.value = state.at;
+  };
+  slider.addEventListener("input", () => { state.at = Number(slider.value); changed(); });
+  const scales = new Map();
+  for (const run of data.runs) for (const s of run.series) {
+    if (s.quantity === "mi_input") scales.set(s.level, (scales.get(s.level) || new Set()).add(s.scale));
+  }
+  for (const [level, texts] of [...scales].sort((a, b) => a[0] - b[0])) {
+    option($("level"), level, short([...texts].join(", "), 40));
+  }
+  $("level-control").hidden = scales.size < 2;
+  $("level").addEventListener("change", () => { state.level = Number($("level").value); captions(); changed(); });
+  data.runs.forEach((run, i) => option($("run"), i, short(run.name, 40)));
+  $("run-control").hidden = !several();
+  $("run").addEventListener("change", () => {
+    state.run = Number($("run").value);
+    for (const block of document.querySelectorAll(".run-tables")) block.hidden = Number(block.dataset.run) !== state.run;
+    fit();
+    changed();
+  });
+  $("bounds").addEventListener("change", () => { state.bounds = $("bounds").checked; changed(); });
+  $("bounds-control").hidden = !data.runs.some((run) => run.series.some((s) => s.quantity === "mi_input" && s.lower_bound !== null));
+  fit();
+  buildPlay(slider);
+  $("controls").hidden = data.runs.every((run) => run.steps.length < 2) && scales.size < 2 && !several();
+}
+
+function buildPlay(slider) {
+  let timer = 0;
+  const stop = () => { clearInterval(timer); timer = 0; $("play").textContent = "▶"; $("play").setAttribute("aria-pressed", "false"); };
+  $("play").addEventListener("click", () => {
+    if (timer) { stop(); return; }
+    if (state.at >= Number(slider.max)) state.at = -1;
+    $("play").textContent = "⏸";
+    $("play").setAttribute("aria-pressed", "true");
+    timer = setInterval(() => {
+      state.at += 1;
+      slider.value = state.at;
+      changed();
+      if (state.at >= Number(slider.max)) stop();
+    }, 350);
+  });
+  slider.addEventListener("pointerdown", stop);
+}
+
+const SHAPES = { square: "M9 2h8v8H9z", diamond: "M13 0l6 6-6 6-6-6z", "triangle-up": "M13 1l6 10H7z", "triangle-down": "M13 11L7 1h12z" };
+function swatch(look) {
+  const name = "http://www.w3.org/2000/svg", svg = document.createElementNS(name, "svg");
+  svg.setAttribute("viewBox", "0 0 26 12");
+  svg.setAttribute("aria-hidden", "true");
+  const draw = (tag, attributes) => {
+    const element = document.createElementNS(name, tag);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    svg.append(element);
+  };
+  const dash = { solid: "", dash: "6 3", dot: "2 2", dashdot: "6 2 2 2", longdash: "9 3", longdashdot: "9 2 2 2" }[look.dash];
+  draw("line", { x1: 0, y1: 6, x2: 26, y2: 6, stroke: look.color, "stroke-width": 2, "stroke-dasharray": dash });
+  if (SHAPES[look.symbol]) draw("path", { d: SHAPES[look.symbol], fill: look.color });
+  else draw("circle", { cx: 13, cy: 6, r: 4, fill: look.color });
+  return svg;
+}
+
+function buildToggles() {
+  for (const layer of data.layers) {
+    const label = document.createElement("label"), box = document.createElement("input"), text = document.createElement("span");
+    box.type = "checkbox";
+    box.checked = true;
+    box.addEventListener("change", () => {
+      if (box.checked) state.hidden.delete(layer.key); else state.hidden.add(layer.key);
+      changed();
+    });
+    text.className = "name";
+    text.textContent = `${layer.key} ${layer.name}`;
+    label.title = layer.name;
+    label.append(box, swatch(looks[layer.key]), text);
+    $("layer-toggles").append(label);
+  }
+}
+
+function captions() {
+  const series = data.runs.flatMap((run) => run.series.filter((s) => s.quantity === "mi_input" && s.level === state.level));
+  const noisy = series.some((s) => s.noise_model === "network");
+  const scales = [...new Set(series.map((s) => s.scale))].join(", ");
+  const kind = noisy ? `T: layers of the noisy network, noise_std ${short(scales, 40)}.` : `T: activations read through noise of ${short(scales, 40)}; the network is deterministic.`;
+  $("plane-caption").textContent = `${kind} Dashed: ceilings. Hollow: not to be trusted as it stands.`;
+  const spread = data.spreads.length ? `Thick: mean over seeds, band: ± their standard deviation; thin: single runs.` : `Bands: ± ${ERRORS} standard errors.`;
+  $("time-caption").textContent = `${spread} Dashed: ceilings. Hollow: saturated, or with another status.`;
+}
+
+function buildLayers() {
+  for (const layer of data.layers) {
+    const card = document.createElement("article"), title = document.createElement("h3"), summary = document.createElement("p");
+    card.className = "layer";
+    card.dataset.layer = layer.key;
+    const key = document.createElement("span"), name = document.createElement("span");
+    key.className = "key";
+    key.textContent = `${layer.key} `;
+    name.className = "name";
+    name.textContent = layer.name;
+    name.title = layer.name;
+    title.append(key, name);
+    summary.className = "summary";
+    const row = document.createElement("div");
+    row.className = "charts";
+    card.append(title, summary, row);
+    $("layers").append(card);
+    addChart(row, distancesChart, layer, "distances of pairs");
+    addChart(row, scatterChart, layer, "samples");
+    addChart(row, profileChart, layer, "groups told apart over noise scales");
+    buildAxes(card, summary, layer);
+  }
+}
+
+function addChart(row, draw, layer, what) {
+  const element = document.createElement("div");
+  if (draw(layer.key) === null) {
+    element.className = "missing";
+    element.textContent = `No ${what} in these results.`;
+  } else {
+    element.className = "chart";
+    element.setAttribute("role", "img");
+    element.setAttribute("aria-label", `${layer.key} ${layer.name}: ${what}`);
+    register(element, () => draw(layer.key));
+  }
+  row.append(element);
+}
+
+function buildAxes(card, summary, layer) {
+  const scatter = data.runs[0].scatters.find((s) => s.layer === layer.key);
+  if (!scatter || scatter.axes.length < 3) return;
+  const select = document.createElement("select"), label = document.createElement("label");
+  for (const pair of [[0, 1], [0, 2], [1, 2]]) option(select, pair.join(), pair.map((a) => scatter.axes[a]).join(" and "));
+  select.addEventListener("change", () => { state.axes[layer.key] = select.value.split(",").map(Number); changed(); });
+  label.className = "check";
+  label.append("axes ", select);
+  summary.after(label);
+}
+
+function buildCopies() {
+  if (!navigator.clipboard && !document.execCommand) return;
+  for (const button of document.querySelectorAll(".copy-button")) {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const text = button.previousElementSibling.textContent;
+      try {
+        await navigator.clipboard.writeText(text);
+      } catch {
+        getSelection().selectAllChildren(button.previousElementSibling); // a page from disk may not be allowed to
+        document.execCommand("copy");
+      }
+      button.textContent = "copied";
+      setTimeout(() => { button.textContent = "copy"; }, 1500);
+    });
+  }
+}
+
+buildControls();
+buildToggles();
+buildLayers();
+buildCopies();
+captions();
+if (has("mi_label")) register($("plane"), planeChart);
+else {
+  $("plane").className = "missing";
+  $("plane").textContent = has("mi_input") ? "Without labels there is no I(Y;T), and so no plane." : "I(X;T) is not in these results.";
+}
+register($("time"), timeChart);
+for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", fillTables);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
+addEventListener("beforeprint", () => {
+  printing = true;
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  for (const element of charts.keys()) refresh(element);
+});
+addEventListener("afterprint", () => { printing = false; changed(); });
+changed();
+document.documentElement.dataset.ready = "yes";
