@@ -243,12 +243,15 @@ class Profile:
         Shape ``(n_scales,)``, rising, in activation units.
     clusters
         Shape ``(n_checkpoints, n_scales)``; NaN where undefined.
+    std_error
+        Of `clusters`, of the same shape.
     ceiling
         Samples told apart.
     """
 
     noise_std: NDArray[np.float64]
     clusters: NDArray[np.float64]
+    std_error: NDArray[np.float64]
     ceiling: float
 
 
@@ -262,5 +265,6 @@ def profile(results: Results, layer: str) -> Profile | None:
     return Profile(
         np.array([t.noise_std for t in levels], dtype=np.float64),
         np.stack([t.numbers("value") for t in levels], axis=1),
+        np.stack([t.numbers("std_error") for t in levels], axis=1),
         max(ceilings, default=float("nan")),
     )

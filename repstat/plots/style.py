@@ -13,11 +13,14 @@ from math import ceil
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.legend import Legend
 from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
 
 from repstat.naming import printable
 from repstat.trajectories import TimeAxis
@@ -28,6 +31,9 @@ LINES: tuple[tuple[int, tuple[float, ...]], ...] = (
     (0, ()), (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)),
 )  # fmt: skip
 GREY = "#767676"
+CEILING = (0, (4, 3))
+THIN = 0.4
+"""Width of the line of one run among several."""
 
 FONT = "DejaVu Sans"
 """Comes with matplotlib: figures are the same wherever they are made."""
@@ -137,3 +143,47 @@ def time_ticks(ax: Axes, axis: TimeAxis) -> None:
     """Label the x axis with a training's epochs or steps."""
     ax.set_xticks([place for place, _ in axis.ticks], [text for _, text in axis.ticks])
     ax.set_xlabel(axis.name)
+
+
+def at_times(axis: TimeAxis, places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the colours of places on the axis of time, shape ``(n, 4)``."""
+    found: NDArray[np.float64] = np.asarray(time_colours()(_normal(axis)(places)), dtype=np.float64)
+    return found
+
+
+def _normal(axis: TimeAxis) -> Normalize:
+    return Normalize(float(axis.places[0]), float(axis.places[-1]))
+
+
+def time_bar(owner: Axes | Sequence[Axes], axis: TimeAxis) -> None:
+    """Say what the colours of time are, unless there is one time only."""
+    if len(axis.places) < 2:
+        return
+    figure = figure_of(owner if isinstance(owner, Axes) else owner[0])
+    bar = figure.colorbar(ScalarMappable(_normal(axis), time_colours()), ax=owner, pad=0.02, aspect=30)
+    bar.set_ticks([place for place, _ in axis.ticks], labels=[text for _, text in axis.ticks])
+    bar.ax.tick_params(labelsize=SIZE - 1, width=0.6, length=2.5, pad=2, labelfontfamily=FONT)
+    bar.ax.minorticks_off()
+    bar.set_label(axis.name, labelpad=2)
+    bar.outline.set_linewidth(0.0)  # type: ignore[operator]
+
+
+def figure_of(ax: Axes) -> Figure:
+    """Return the figure that an axes is in."""
+    found = ax.get_figure(root=True)
+    assert isinstance(found, Figure)
+    return found
+
+
+def title(ax: Axes, left: str, right: str = "") -> None:
+    """Write what a panel is of above it, and a number on its other side."""
+    for text, side in ((left, "left"), (right, "right")):
+        plain(ax.set_title(text, loc=side, pad=2, fontsize=SIZE - 1))
+
+
+def decades(ax: Axes) -> None:
+    """Give two logarithmic axes ticks at decades, written as plain numbers."""
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(numticks=6))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axis.set_minor_formatter(NullFormatter())
