@@ -22,11 +22,8 @@ COMMANDS = {
     "verify": "Check every hash and rule of a store.",
     "merge": "Join stores of one training into one.",
     "analyze": "Estimate what the layers know along the trajectory.",
-<<<<<<< HEAD
-    "plot": "Draw a figure of results for a paper.",
-=======
     "report": "Explain results on one HTML page.",
->>>>>>> main
+    "plot": "Draw a figure of results for a paper.",
     "info": "Versions, adapters and devices, for bug reports.",
 }
 """The commands in the order of use, with the line that ``repstat --help`` shows."""

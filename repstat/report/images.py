@@ -14,7 +14,6 @@ DOTS_PER_INCH = 110
 
 def images(runs: Sequence[Results], names: Sequence[str], units: Units) -> dict[str, str]:
     """Return each kind of figure as a data URI; one that these results cannot show is left out."""
-    return {}
     from repstat.plots import KINDS, figure
     from repstat.plots.style import context
 
