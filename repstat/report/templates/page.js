@@ -242,6 +242,7 @@ function buildCopies() {
   }
 }
 
+document.documentElement.classList.remove("still"); // from here on the charts take the place of the images
 buildControls();
 buildToggles();
 buildLayers();
