@@ -15,6 +15,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from repstat.cell import Conditional, Settings, Task
 from repstat.clustering import Clustering
@@ -308,9 +309,17 @@ def _stack_scatters(layer: str, found: Sequence[Outcome], store: Store, seed: in
         frames[0].axes,
         samples,
         np.full(len(samples), -1, np.int64) if labels is None else labels[samples],
-        np.stack([frame.coordinates for frame in frames]),
+        _single(np.stack([frame.coordinates for frame in frames])),
         np.array([frame.shown for frame in frames]),
     )
+
+
+def _single(coordinates: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return coordinates in single precision, which is more than any picture shows; NaN beyond its range."""
+    with np.errstate(over="ignore"):
+        found = coordinates.astype(np.float32)
+    found[np.isinf(found)] = np.nan
+    return found
 
 
 _OF_A_FILE = ("files", "sha256", "weights_sha256")

@@ -220,7 +220,8 @@ class Scatter:
     labels
         Their classes as in the store, shape ``(n_points,)``; -1 without labels.
     coordinates
-        In activation units, shape ``(n_checkpoints, n_points, n_axes)``; NaN where not finite.
+        In activation units, shape ``(n_checkpoints, n_points, n_axes)``, single precision; NaN where not
+        finite or beyond its range.
     shown
         Share of these samples' variance that the axes show, shape ``(n_checkpoints,)``; NaN without any.
     """
@@ -229,7 +230,7 @@ class Scatter:
     axes: tuple[str, ...]
     samples: NDArray[np.int64]
     labels: NDArray[np.int64]
-    coordinates: NDArray[np.float64]
+    coordinates: NDArray[np.floating]
     shown: NDArray[np.float64]
 
 

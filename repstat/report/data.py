@@ -118,7 +118,7 @@ def _histogram(found: Histogram) -> dict[str, Any]:
 
 def _scatter(found: Scatter) -> dict[str, Any]:
     """Return coordinates as whole numbers of 16 bits between the least and the greatest of each axis."""
-    places = found.coordinates
+    places = found.coordinates.astype(np.float64)
     finite = np.isfinite(places)
     # Beyond finite values: what leaves them out of the least and the greatest.
     axes = tuple(range(places.ndim - 1))

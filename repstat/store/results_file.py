@@ -38,6 +38,7 @@ _NOISE_MODELS = ("", "measurement", "network")
 _ROOT_INTEGERS = ("synthetic", "n_samples", "n_classes")
 _HISTOGRAM_TEXT = ("layer", "quantity", "relation")
 _POINTS, _PLACES = ("samples", "labels"), ("coordinates", "shown")
+"""Of a scatter: whole numbers, and floating ones, kept in their precision."""
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -59,7 +60,7 @@ _SCATTER = Group(
     attributes={"layer": Attribute()},
     children={
         "axes": Data(("S",), ("a",)),
-        "coordinates": Data(("f8",), ("n", "p", "a")),
+        "coordinates": Data(("f4", "f8"), ("n", "p", "a")),
         "samples": Data(("i8",), ("p",)),
         "labels": Data(("i8",), ("p",)),
         "shown": Data(("f8",), ("n",)),
@@ -196,7 +197,7 @@ def _encoded(results: Results) -> Columns:
         place = f"scatters/{number:04d}"
         columns[f"{place}/axes"] = texts(list(scatter.axes))
         columns |= {f"{place}/{name}": np.asarray(getattr(scatter, name), "<i8") for name in _POINTS}
-        columns |= {f"{place}/{name}": np.asarray(getattr(scatter, name), "<f8") for name in _PLACES}
+        columns |= {f"{place}/{name}": np.asarray(getattr(scatter, name)) for name in _PLACES}
     return columns
 
 

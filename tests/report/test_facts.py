@@ -66,7 +66,7 @@ def test_scatter_coordinates_survive_to_the_pixel(training: Results) -> None:
 
 def test_extreme_coordinates_do_not_overflow(training: Results) -> None:
     scatter = training.scatters[0]
-    places = np.zeros_like(scatter.coordinates)
+    places = np.zeros(scatter.coordinates.shape)
     places[0, 0], places[0, 1] = -1.7e308, 1.7e308
     drawn = sent(replace(training, scatters=(replace(scatter, coordinates=places),)))["scatters"][0]  # type: ignore[index]
     whole = np.frombuffer(base64.b64decode(drawn["coordinates"]), "<u2").reshape(drawn["shape"])
