@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.pages import tiled
 from repstat.report import report
 from repstat.report.facts import number
 from repstat.results import Results
 from repstat.trajectories import trajectories
 from tests.report.browsers import chromium, opened
-from tests.report.making import HOSTILE, renamed, seed_of, tiled
+from tests.report.making import HOSTILE, renamed, seed_of
 
 CHARTS = """() => [...document.querySelectorAll('.js-plotly-plot')].map((chart) => ({
     label: chart.getAttribute('aria-label'),
@@ -79,8 +80,8 @@ def test_the_slider_moves_charts_and_numbers(browser: Any, page: Path, training:
                 assert texts[1] == number(row.value)
                 assert texts[5] == row.status.value
             shown.see("#plane")
-            now = shown.page.evaluate("() => document.getElementById('plane').data.at(-1)")
-            x, y = now["x"][0], now["y"][0]
+            now = shown.page.locator("#plane-now [data-x] >> nth=-1")
+            x, y = (float(now.get_attribute(f"data-{axis}")) for axis in "xy")
             information = {t.quantity: t.rows[place] for t in reversed(mine)}
             for drawn, quantity in ((x, "mi_input"), (y, "mi_label")):
                 row = information[quantity]
@@ -100,9 +101,9 @@ def test_what_is_pointed_at_is_told(browser: Any, page: Path, training: Results)
         place = shown.page.evaluate(
             """() => {
                 const chart = document.getElementById('plane'), box = chart.getBoundingClientRect();
-                const now = chart.data.at(-1), axes = chart._fullLayout;
-                return [box.left + axes.xaxis._offset + axes.xaxis.d2p(now.x[0]),
-                    box.top + axes.yaxis._offset + axes.yaxis.d2p(now.y[0])];
+                const last = chart.data.at(-1), axes = chart._fullLayout;
+                return [box.left + axes.xaxis._offset + axes.xaxis.d2p(last.x.at(-1)),
+                    box.top + axes.yaxis._offset + axes.yaxis.d2p(last.y.at(-1))];
             }"""
         )
         shown.page.mouse.move(*place)

@@ -192,7 +192,7 @@ function timeAxis(colors) {
 function timeChart() {
   const colors = theme(), every = panels(), gap = 0.045, height = (1 - gap * (every.length - 1)) / every.length;
   const layout = base(), traces = [];
-  layout.shapes = [cursor(colors)];
+  layout.shapes = [];
   layout.annotations = [];
   every.forEach((panel, k) => {
     const id = k ? String(k + 1) : "", top = 1 - k * (height + gap), axes = { xaxis: "x", yaxis: `y${id}` };
@@ -216,35 +216,22 @@ function timeChart() {
   return { traces, layout };
 }
 
-function cursor(colors) {
-  const x = data.runs[state.run].places[state.at];
-  return { type: "line", xref: "x", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: colors.ink, width: 1 } };
-}
-
 // --- the information plane ----------------------------------------------------------------------------------
 
+const positions = (run, layer) => ["mi_input", "mi_label"].map((quantity) => find(run, layer, quantity));
+
 function planeChart() {
-  const colors = theme(), layout = base(), faint = [], bold = [], now = [];
-  data.runs.forEach((run, r) => visible().forEach((layer) => {
-    const x = find(run, layer.key, "mi_input"), y = find(run, layer.key, "mi_label");
-    if (!x || !y) return;
-    const look = looks[layer.key], dash = DASHES[groups.indexOf(run.group) % 6];
-    const upTo = r === state.run ? state.at : run.places.length - 1;
-    const text = run.places.map((_, i) => hover(run, layer.key, i, x, y));
-    const symbols = run.places.map((_, i) => hollow(look.symbol, x.status[i] === STATUS.ok ? y : x, i));
-    const errors = (s) => ({ type: "data", array: s.status.map((_, i) => ERRORS * (pick(s.std_error, i) || 0)), thickness: 1, width: 0, color: look.color });
-    const common = { type: "scatter", showlegend: false, hoverinfo: "text", connectgaps: false };
-    faint.push({ ...common, mode: "lines+markers", x: valued(x), y: valued(y), text, opacity: 0.35,
-      error_x: errors(x), error_y: errors(y),
-      line: { color: look.color, width: 1, dash }, marker: { color: look.color, size: 5, symbol: symbols } });
-    const until = (values) => values.slice(0, upTo + 1);
-    bold.push({ ...common, mode: "lines", x: until(valued(x)), y: until(valued(y)), hoverinfo: "skip",
-      line: { color: look.color, width: r === state.run ? 2.5 : 1.2, dash } });
-    if (r === state.run) {
-      now.push({ ...common, mode: "markers", x: [valued(x)[upTo]], y: [valued(y)[upTo]], text: [text[upTo]],
-        marker: { color: look.color, size: 15, symbol: symbols[upTo], line: { color: colors.ink, width: 1.5 } } });
-    }
-  }));
+  const colors = theme(), layout = base(), traces = [];
+  for (const run of data.runs) for (const layer of visible()) {
+    const [x, y] = positions(run, layer.key);
+    if (!x || !y) continue;
+    const look = looks[layer.key], indexes = run.places.map((_, i) => i);
+    const errors = (s) => ({ type: "data", array: indexes.map((i) => ERRORS * (pick(s.std_error, i) || 0)), thickness: 1, width: 0, color: look.color });
+    traces.push({ type: "scatter", mode: "lines+markers", x: valued(x), y: valued(y), opacity: several() ? 0.6 : 0.4,
+      showlegend: false, hoverinfo: "text", connectgaps: false, text: indexes.map((i) => hover(run, layer.key, i, x, y)),
+      error_x: errors(x), error_y: errors(y), line: { color: look.color, width: 1, dash: DASHES[groups.indexOf(run.group) % 6] },
+      marker: { color: look.color, size: 5, symbol: indexes.map((i) => hollow(look.symbol, x.status[i] === STATUS.ok ? y : x, i)) } });
+  }
   const edges = [["x", ceilingsOf("mi_input")], ["y", ceilingsOf("mi_label")]];
   layout.shapes = edges.flatMap(([axis, ceilings]) => ceilings.map((c) => ({ type: "line",
     xref: axis === "x" ? "x" : "paper", yref: axis === "x" ? "paper" : "y",
@@ -254,7 +241,16 @@ function planeChart() {
   layout.xaxis = { title: { text: `I(X;T), ${data.units}` }, gridcolor: colors.grid, zeroline: false, linecolor: colors.line, ...range(edges[0][1]) };
   layout.yaxis = { title: { text: `I(Y;T), ${data.units}` }, gridcolor: colors.grid, zeroline: false, linecolor: colors.line, ...range(edges[1][1]) };
   layout.margin = { l: 58, r: 12, t: 8, b: 44 };
-  return { traces: [...faint, ...bold, ...now], layout };
+  return { traces, layout };
+}
+
+// Where the layers of the current run are at the checkpoint, and the way they came.
+function planeNow() {
+  const run = data.runs[state.run];
+  return visible().map((layer) => [layer, ...positions(run, layer.key)]).filter(([, x, y]) => x && y).map(([layer, x, y]) => ({
+    look: looks[layer.key], full: x.status[state.at] === STATUS.ok && y.status[state.at] === STATUS.ok,
+    way: run.places.slice(0, state.at + 1).map((_, i) => [pick(x.value, i), pick(y.value, i)]).filter(([a, b]) => a !== null && b !== null),
+  }));
 }
 
 // --- one layer at one checkpoint ------------------------------------------------------------------------------

@@ -2,44 +2,111 @@
 
 const $ = (id) => document.getElementById(id);
 const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
-const charts = new Map(); // element -> what draws it
-const stale = new Set();
+const charts = new Map(); // element -> how it is drawn, and what is less work where only the checkpoint changes
+const stale = new Map(); // element -> whether only the checkpoint has changed
 const seen = new Set();
 
-function register(element, draw) {
-  charts.set(element, draw);
-  stale.add(element);
+function register(element, draw, move) {
+  charts.set(element, { draw, move });
+  stale.set(element, false);
   watcher.observe(element);
 }
 
 function refresh(element) {
-  const drawn = charts.get(element)();
+  const { draw, move } = charts.get(element), onlyMoved = stale.get(element);
   stale.delete(element);
+  if (onlyMoved && move) {
+    move(element);
+    return;
+  }
+  const drawn = draw();
   if (!drawn) return;
   if (drawn.layout.height) element.style.height = `${drawn.layout.height}px`;
   Plotly.react(element, drawn.traces, drawn.layout, CONFIG);
+  // Again whenever it is drawn: a window that changes its size moves the axes.
+  if (move && !element.dataset.followed) {
+    element.dataset.followed = "yes";
+    element.on("plotly_afterplot", () => move(element));
+  }
+  if (move) move(element);
+}
+
+// What moves with the slider lies over its chart, so that the chart itself need not be drawn again.
+const SVG = "http://www.w3.org/2000/svg";
+function draw(parent, tag, attributes) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  parent.append(element);
+}
+
+// The marks of the charts; what has no shape here is shown as a dot.
+const SHAPES = { cross: "M11 1h4v3h3v4h-3v3h-4V8H8V4h3z", x: "M8 3l2-2 3 3 3-3 2 2-3 3 3 3-2 2-3-3-3 3-2-2 3-3z",
+  square: "M9 2h8v8H9z", diamond: "M13 0l6 6-6 6-6-6z", "triangle-up": "M13 1l6 10H7z", "triangle-down": "M13 11L7 1h12z" };
+function mark(parent, look, attributes) {
+  if (SHAPES[look.symbol]) draw(parent, "path", { d: SHAPES[look.symbol], ...attributes });
+  else draw(parent, "circle", { cx: 13, cy: 6, r: 4.5, ...attributes });
+}
+
+function moveCursor(chart) {
+  const over = $("time-now"), axis = chart._fullLayout.xaxis, run = data.runs[state.run];
+  const x = axis._offset + axis.d2p(run.places[state.at]), size = chart._fullLayout._size;
+  over.replaceChildren();
+  draw(over, "line", { x1: x, x2: x, y1: size.t, y2: size.t + size.h, stroke: theme().ink, "stroke-width": 1 });
+}
+
+function movePlane(chart) {
+  const over = $("plane-now"), { xaxis, yaxis } = chart._fullLayout, colors = theme();
+  const place = ([x, y]) => [xaxis._offset + xaxis.d2p(x), yaxis._offset + yaxis.d2p(y)];
+  over.replaceChildren();
+  const found = planeNow().map((layer) => ({ ...layer, points: layer.way.map(place) })).filter((layer) => layer.points.length);
+  for (const { look, points } of found) {
+    draw(over, "polyline", { points: points.map((p) => p.join()).join(" "), fill: "none", stroke: look.color, "stroke-width": 2.5 });
+  }
+  for (const { look, points, way, full } of found) {
+    const [x, y] = points.at(-1), [dx, dy] = way.at(-1);
+    mark(over, look, { transform: `translate(${x},${y}) scale(1.6) translate(-13,-6)`, "data-x": dx, "data-y": dy,
+      fill: full ? look.color : colors.page, stroke: full ? colors.ink : look.color, "stroke-width": full ? 0.8 : 1.4 });
+  }
 }
 
 const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) {
-    if (!entry.isIntersecting) seen.delete(entry.target);
-    else {
-      seen.add(entry.target);
-      if (stale.has(entry.target)) refresh(entry.target);
-    }
+    if (entry.isIntersecting) seen.add(entry.target); else seen.delete(entry.target);
   }
+  drawSoon();
 }, { rootMargin: "200px" });
 
-let waiting = false;
 function changed() {
-  for (const element of charts.keys()) stale.add(element);
+  for (const element of charts.keys()) stale.set(element, false);
+  say();
+  fillTables();
+  drawSoon();
+}
+
+function moved() {
+  for (const element of charts.keys()) if (!stale.has(element)) stale.set(element, true);
+  say();
+  fillTables();
+  drawSoon();
+}
+
+// While the slider is dragged, charts are redrawn for a few milliseconds of each frame, in turns: the thumb follows the
+// hand, and the charts follow the thumb.
+const BUDGET = 20;
+let waiting = false;
+function drawSoon() {
   if (waiting) return;
   waiting = true;
   requestAnimationFrame(() => {
     waiting = false;
-    say();
-    for (const element of seen) if (stale.has(element)) refresh(element);
-    fillTables();
+    const start = performance.now();
+    for (const element of [...seen].filter((shown) => stale.has(shown))) {
+      refresh(element);
+      seen.delete(element);
+      seen.add(element); // to the end of the queue
+      if (performance.now() - start > BUDGET) break;
+    }
+    if ([...seen].some((element) => stale.has(element))) drawSoon();
   });
 }
 
@@ -85,7 +152,7 @@ function buildControls() {
     slider.value = state.at;
     for (const element of [$("play"), slider.parentElement]) element.hidden = slider.max === "0";
   };
-  slider.addEventListener("input", () => { state.at = Number(slider.value); changed(); });
+  slider.addEventListener("input", () => { state.at = Number(slider.value); moved(); });
   const scales = new Map();
   for (const run of data.runs) for (const s of run.series) {
     if (s.quantity === "mi_input") scales.set(s.level, (scales.get(s.level) || new Set()).add(s.scale));
@@ -121,28 +188,19 @@ function buildPlay(slider) {
     timer = setInterval(() => {
       state.at += 1;
       slider.value = state.at;
-      changed();
+      moved();
       if (state.at >= Number(slider.max)) stop();
     }, 350);
   });
   slider.addEventListener("pointerdown", stop);
 }
 
-// The marks of the charts; what has no shape here is shown as a dot.
-const SHAPES = { cross: "M11 1h4v3h3v4h-3v3h-4V8H8V4h3z", x: "M8 3l2-2 3 3 3-3 2 2-3 3 3 3-2 2-3-3-3 3-2-2 3-3z",
-  square: "M9 2h8v8H9z", diamond: "M13 0l6 6-6 6-6-6z", "triangle-up": "M13 1l6 10H7z", "triangle-down": "M13 11L7 1h12z" };
 function swatch(look) {
-  const name = "http://www.w3.org/2000/svg", svg = document.createElementNS(name, "svg");
+  const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 26 12");
   svg.setAttribute("aria-hidden", "true");
-  const draw = (tag, attributes) => {
-    const element = document.createElementNS(name, tag);
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    svg.append(element);
-  };
-  draw("line", { x1: 0, y1: 6, x2: 26, y2: 6, stroke: look.color, "stroke-width": 2 });
-  if (SHAPES[look.symbol]) draw("path", { d: SHAPES[look.symbol], fill: look.color });
-  else draw("circle", { cx: 13, cy: 6, r: 4, fill: look.color });
+  draw(svg, "line", { x1: 0, y1: 6, x2: 26, y2: 6, stroke: look.color, "stroke-width": 2 });
+  mark(svg, look, { fill: look.color });
   return svg;
 }
 
@@ -248,18 +306,21 @@ buildToggles();
 buildLayers();
 buildCopies();
 captions();
-if (has("mi_label") && Math.max(0, ...ceilingsOf("mi_label")) > 0) register($("plane"), planeChart);
+if (has("mi_label") && Math.max(0, ...ceilingsOf("mi_label")) > 0) register($("plane"), planeChart, movePlane);
 else {
   $("plane").className = "missing";
   $("plane").textContent = has("mi_input") ? "Without at least two classes there is no I(Y;T) to draw, and so no plane." : "I(X;T) is not in these results.";
 }
-register($("time"), timeChart);
+register($("time"), timeChart, moveCursor);
 for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", fillTables);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
 addEventListener("beforeprint", () => {
   printing = true;
   for (const details of document.querySelectorAll("details")) details.open = true;
-  for (const element of charts.keys()) refresh(element);
+  for (const element of charts.keys()) {
+    stale.set(element, false);
+    refresh(element);
+  }
 });
 addEventListener("afterprint", () => { printing = false; changed(); });
 changed();
