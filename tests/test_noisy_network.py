@@ -282,8 +282,7 @@ def test_an_alarm_where_information_rises(
     text = " ".join(capsys.readouterr().out.split())
     assert (
         "ALARM: in 4 of 4 cases I(X;T) rises from a layer to the next, "
-        "most by 0.500±0.010 nats from L000 to L001"
-        in text
+        "most by 0.500±0.010 nats from L000 to L001" in text
     )
     print_results(results, "nats")
     assert "ALARM" not in capsys.readouterr().out

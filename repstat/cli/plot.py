@@ -32,14 +32,14 @@ Examples:
     "selectors",
     multiple=True,
     metavar="SEL",
-    help="Layers to draw, comma-separated; may be repeated: a key, a name, a glob, re:PATTERN (alone, as it may "
-    "hold commas); -SEL leaves out [default: all].",
+    help="Layers to draw, comma-separated; may be repeated: a key, a name, a glob, re:PATTERN (alone, as it "
+    "may hold commas); -SEL leaves out [default: all].",
 )
 @click.option(
     "--step",
     type=int,
-    help="Checkpoint of distances [default: last], scatter [default: first, middle and last] and noise-profile "
-    "[default: some along the training].",
+    help="Checkpoint of distances [default: last], scatter [default: first, middle and last] and "
+    "noise-profile [default: some along the training].",
 )
 @click.option(
     "--level",
@@ -71,8 +71,8 @@ def command(
 ) -> None:
     """Draw a figure of KIND from RESULTS, the files that `repstat analyze` writes.
 
-    Files whose names differ in a number at their end only (tanh-1, tanh-2, ...) are runs of one setting, and are
-    shown with their mean and spread; others are laid over each other.
+    Files whose names differ in a number at their end only (tanh-1, tanh-2, ...) are runs of one setting, and
+    are shown with their mean and spread; others are laid over each other.
     """
     paths, kind = _read(words)
     drawing_of(kind)
@@ -108,7 +108,9 @@ def _read(words: Sequence[str]) -> tuple[list[Path], str]:
     *paths, kind = words
     if kind not in KINDS and (kind.endswith(".h5") or Path(kind).exists()):
         named = [word for word in paths if word in KINDS]
-        hint = f"write {named[0]} after the files" if named else f"add one after the files: {', '.join(KINDS)}"
+        hint = (
+            f"write {named[0]} after the files" if named else f"add one after the files: {', '.join(KINDS)}"
+        )
         msg = f"the kind of figure is missing, the last word is the file {kind}; {hint}"
         raise click.UsageError(msg)
     if kind in KINDS and not paths:

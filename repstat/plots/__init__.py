@@ -1,7 +1,7 @@
 """Figures fit for a paper, of the results of one or more trainings: by matplotlib, which is loaded when used.
 
-One module per kind, with a function of its name. They draw what the results hold and compute nothing but, over
-several runs of one setting, a mean and a spread. No global state of matplotlib is used or changed.
+One module per kind, with a function of its name. They draw what the results hold and compute nothing but,
+over several runs of one setting, a mean and a spread. No global state of matplotlib is used or changed.
 """
 
 from collections.abc import Sequence
@@ -133,8 +133,8 @@ def figure(
     Raises
     ------
     UsageError
-        There is no such kind, layer, step or level, the results do not hold what the kind shows, or matplotlib
-        is not installed.
+        There is no such kind, layer, step or level, the results do not hold what the kind shows, or
+        matplotlib is not installed.
     """
     return drawing_of(kind)(
         runs, names=names, layers=layers, step=step, level=level, units=units, width=width

@@ -49,7 +49,13 @@ def distances(
         There are no histograms, no such checkpoint, or `ax` is given and several layers remain.
     """
     scene = Scene.of(
-        runs, names=names, layers=[layer] if layer else layers, step=step, level=level, units=units, width=width
+        runs,
+        names=names,
+        layers=[layer] if layer else layers,
+        step=step,
+        level=level,
+        units=units,
+        width=width,
     )
     keys = [key for key in scene.layers if any(_histograms(run, key) for run in scene.runs)]
     if not keys:
@@ -74,7 +80,9 @@ def distances(
             figure.supxlabel(_distance(scene, checkpoints), fontsize=style.SIZE),
             figure.supylabel("density", fontsize=style.SIZE),
         )
-        style.legend(figure, list(words.entries.values()), list(words.entries), loc="outside upper center", ncols=2)
+        style.legend(
+            figure, list(words.entries.values()), list(words.entries), loc="outside upper center", ncols=2
+        )
         figure.set_figheight(figure.get_figheight() + _LEGEND)
     return figure
 
@@ -121,7 +129,9 @@ def _draw_one(ax: Axes, one: Histogram, checkpoint: int, words: Legend, group: G
 def _auc(run: Results, layer: str, checkpoint: int) -> str:
     """Return the AUC of the two histograms with its error, or why there is none."""
     found: list[Row] = [
-        row for row in run.rows if (row.layer, row.quantity, row.checkpoint) == (layer, "distance_auc", checkpoint)
+        row
+        for row in run.rows
+        if (row.layer, row.quantity, row.checkpoint) == (layer, "distance_auc", checkpoint)
     ]
     if not found:
         return ""

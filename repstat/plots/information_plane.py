@@ -6,6 +6,7 @@ doi:10.48550/arXiv.1703.00810, drew it first; here both axes say what noise they
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -56,7 +57,11 @@ def information_plane(
         words = _draw(panel, scene, inputs, labels)
         columns = style.columns_of(len(words.entries), scene.width, 1.1)
         style.legend(
-            figure, list(words.entries.values()), list(words.entries), loc="outside lower center", ncols=columns
+            figure,
+            list(words.entries.values()),
+            list(words.entries),
+            loc="outside lower center",
+            ncols=columns,
         )
         figure.set_figheight(_HEIGHT + len(words.entries) / columns * _LEGEND_LINE)
     return figure
@@ -66,7 +71,7 @@ def _check(scene: Scene, inputs: Found, labels: Found) -> None:
     if not any(inputs):
         raise UsageError(
             what="the results hold no I(X;T)",
-            fix="Run repstat analyze again with --estimators noisy, or draw distances, scatter or noise-profile",
+            fix="Run repstat analyze again with --estimators noisy, or draw another kind of figure",
         )
     for name, of_run in zip(scene.names, labels, strict=True):
         if not of_run:
@@ -74,8 +79,8 @@ def _check(scene: Scene, inputs: Found, labels: Found) -> None:
             raise UsageError(
                 what=f"the information plane needs labels, and the results{of} have none",
                 why="there is no I(Y;T) without them",
-                fix="Give labels to repstat extract with --labels, or draw trajectories, distances, scatter or "
-                "noise-profile, which work without",
+                fix="Give labels to repstat extract with --labels, or draw trajectories, distances, scatter "
+                "or noise-profile, which work without",
             )
 
 
@@ -99,9 +104,16 @@ def _draw(ax: Axes, scene: Scene, inputs: Found, labels: Found) -> Legend:
         for layer in scene.layers:
             members = [run for run in group.members if layer in inputs[run] and layer in labels[run]]
             paths = [_path(scene, run, inputs[run][layer], labels[run][layer]) for run in members]
-            looks = {"color": scene.colour(layer), "linestyle": scene.line(layer, group)}
+            looks: dict[str, Any] = {"color": scene.colour(layer), "linestyle": scene.line(layer, group)}
             for path in paths:
-                ax.plot(path.x, path.y, **looks, linewidth=style.THIN if len(paths) > 1 else 0.6, alpha=0.7, zorder=1.5)
+                ax.plot(
+                    path.x,
+                    path.y,
+                    **looks,
+                    linewidth=style.THIN if len(paths) > 1 else 0.6,
+                    alpha=0.7,
+                    zorder=1.5,
+                )
             if len(paths) > 1:
                 words.add("one run", Line2D([], [], color=style.GREY, linewidth=style.THIN))
                 scales = {inputs[run][layer].scale for run in members}
@@ -156,8 +168,8 @@ def _points(ax: Axes, scene: Scene, path: _Path, marker: str, words: Legend) -> 
         return
     colours = style.at_times(scene.axis, path.places)
     x_error, y_error = (np.nan_to_num(error)[known] for error in (path.x_error, path.y_error))
-    ax.errorbar(path.x[known], path.y[known], yerr=y_error, xerr=x_error, linestyle="", ecolor=colours[known],
-                elinewidth=0.6, zorder=1.7)  # fmt: skip
+    looks: dict[str, Any] = {"linestyle": "", "ecolor": colours[known], "elinewidth": 0.6, "zorder": 1.7}
+    ax.errorbar(path.x[known], path.y[known], yerr=y_error, xerr=x_error, **looks)
     for which, shape, faces in (
         (~path.saturated & ~path.doubtful, marker, colours),
         (path.saturated & ~path.doubtful, marker, np.ones_like(colours)),
@@ -165,7 +177,7 @@ def _points(ax: Axes, scene: Scene, path: _Path, marker: str, words: Legend) -> 
     ):
         some = known[which[known]]
         if some.size:
-            edges = {} if shape == "x" else {"edgecolors": colours[some]}
+            edges: dict[str, Any] = {} if shape == "x" else {"edgecolors": colours[some]}
             ax.scatter(path.x[some], path.y[some], s=_SIZE, c=faces[some], marker=shape, linewidths=0.7,
                        zorder=2, **edges)  # fmt: skip
     words.marks(path.saturated[known], path.doubtful[known])

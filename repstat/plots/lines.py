@@ -111,7 +111,9 @@ def _draw_seeds(
     ax.plot(found.values, found.mean, **looks)
     _band(ax, found.values, found.mean - found.std, found.mean + found.std, looks["color"], 0.2)
     at = [np.searchsorted(scene.places[run], found.values) for run, _ in members]
-    saturated = np.any([one.are(Status.SATURATED)[i] for (_, one), i in zip(members, at, strict=True)], axis=0)
+    saturated = np.any(
+        [one.are(Status.SATURATED)[i] for (_, one), i in zip(members, at, strict=True)], axis=0
+    )
     crossed = np.any([doubtful(one)[i] for (_, one), i in zip(members, at, strict=True)], axis=0)
     layer = members[0][1].layer
     draw_marks(ax, found.values, found.mean, scene.marker(layer), looks["color"], saturated, crossed)
@@ -132,7 +134,7 @@ def _band(ax: Axes, places: Floats, low: Floats, high: Floats, colour: str, alph
 def draw_marks(
     ax: Axes, places: Floats, values: Floats, marker: str, colour: str, saturated: Flags, crossed: Flags
 ) -> None:
-    """Mark points: hollow where saturated, a cross where in doubt, and else where there are few or one alone."""
+    """Mark points: hollow where saturated, a cross where in doubt, else where there are few or one alone."""
     known = np.isfinite(values)
     alone = known & ~np.append(known[1:], False) & ~np.append(False, known[:-1])
     plain = known & ~saturated & ~crossed
@@ -146,9 +148,7 @@ def draw_marks(
                     markerfacecolor=face, markeredgewidth=0.6)  # fmt: skip
 
 
-def _ceilings(
-    ax: Axes, scene: Scene, found: Sequence[Mapping[str, Trajectory]], words: Legend
-) -> None:
+def _ceilings(ax: Axes, scene: Scene, found: Sequence[Mapping[str, Trajectory]], words: Legend) -> None:
     for value in ceilings_of(scene, found):
         ax.axhline(value, color=GREY, linestyle=CEILING, linewidth=0.7, zorder=0.5)
         words.add("ceiling", Line2D([], [], color=GREY, linestyle=CEILING, linewidth=0.7))

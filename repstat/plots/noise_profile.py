@@ -1,4 +1,4 @@
-"""The noise-scale profile: the effective number of clusters exp(I(X;T + noise)) over the scale of the noise."""
+"""The noise-scale profile: the effective number of clusters exp(I(X;T)) over the scale of the noise."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def noise_profile(
     width: float = WIDTH_INCHES,
     layer: str = "",
 ) -> Figure:
-    """Draw the profile of every layer at some checkpoints; of several runs at the last (`repstat.plots.figure`).
+    """Draw the profile of each layer at some checkpoints, of several runs at the last (`plots.figure`).
 
     Parameters
     ----------
@@ -46,7 +46,13 @@ def noise_profile(
         There is no profile, no such checkpoint, or `ax` is given and several layers remain.
     """
     scene = Scene.of(
-        runs, names=names, layers=[layer] if layer else layers, step=step, level=level, units=units, width=width
+        runs,
+        names=names,
+        layers=[layer] if layer else layers,
+        step=step,
+        level=level,
+        units=units,
+        width=width,
     )
     found = {key: [profile(run, key) for run in scene.runs] for key in scene.layers}
     keys = [key for key, of in found.items() if any(of)]
@@ -76,7 +82,9 @@ def noise_profile(
         )
         if len(scene.runs) == 1 and scene.step is None:
             style.time_bar(axes, scene.axis)
-        style.legend(figure, list(words.entries.values()), list(words.entries), loc="outside upper center", ncols=2)
+        style.legend(
+            figure, list(words.entries.values()), list(words.entries), loc="outside upper center", ncols=2
+        )
         figure.set_figheight(figure.get_figheight() + _LEGEND)
     return figure
 
@@ -94,14 +102,19 @@ def _draw(ax: Axes, scene: Scene, layer: str, found: Sequence[Profile | None], w
                 if len(scene.runs) > 1:
                     colour = style.COLOURS[place % len(style.COLOURS)]
                     when = "" if scene.step is not None else ", last"
-                    of = f"{group.name}{when}" + (f" ({len(group.members)} runs)" if len(group.members) > 1 else "")
+                    of = f"{group.name}{when}" + (
+                        f" ({len(group.members)} runs)" if len(group.members) > 1 else ""
+                    )
                     words.add(of, Line2D([], [], color=colour, linestyle=group.line))
                 elif scene.step is not None:
                     words.add(scene.time(run, at), Line2D([], [], color=colour))
                 drawn |= _line(ax, one, at, colour, group.line)
             if np.isfinite(one.ceiling):
                 ax.axhline(one.ceiling, color=style.GREY, linestyle=style.CEILING, linewidth=0.7, zorder=0.5)
-                words.add("samples told apart", Line2D([], [], color=style.GREY, linestyle=style.CEILING, linewidth=0.7))
+                words.add(
+                    "samples told apart",
+                    Line2D([], [], color=style.GREY, linestyle=style.CEILING, linewidth=0.7),
+                )
     if not drawn:
         ax.text(0.5, 0.5, "undefined", transform=ax.transAxes, ha="center", va="center", color=style.GREY)
     style.decades(ax)
@@ -122,5 +135,7 @@ def _line(ax: Axes, one: Profile, at: int, colour: object, line: object) -> bool
     ax.plot(one.noise_std[known], clusters[known], color=colour, linestyle=line, linewidth=0.8)
     # A cluster is one at least: an error below zero has no place on this axis.
     low = np.maximum(clusters - error, np.finfo(float).tiny)
-    ax.fill_between(one.noise_std[known], low[known], (clusters + error)[known], color=colour, alpha=0.3, linewidth=0)
+    ax.fill_between(
+        one.noise_std[known], low[known], (clusters + error)[known], color=colour, alpha=0.3, linewidth=0
+    )
     return bool(known.any())

@@ -1,12 +1,14 @@
 """Scatter: some samples of every layer in axes that all checkpoints share, coloured by class."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from repstat.errors import UsageError
 from repstat.plots import WIDTH_INCHES, style
@@ -49,7 +51,13 @@ def scatter(
         There are no coordinates, no such checkpoint, or `ax` is given and several panels remain.
     """
     scene = Scene.of(
-        runs, names=names, layers=[layer] if layer else layers, step=step, level=level, units=units, width=width
+        runs,
+        names=names,
+        layers=[layer] if layer else layers,
+        step=step,
+        level=level,
+        units=units,
+        width=width,
     )
     shown = [
         (run, one) for key in scene.layers for run in range(len(scene.runs))
@@ -59,7 +67,7 @@ def scatter(
         raise UsageError(
             what="the results hold no scatter coordinates",
             why="files of schema 1.0 and analyses without --estimators clustering have none",
-            fix="Run repstat analyze again, or draw distances, trajectories, information-plane or noise-profile",
+            fix="Run repstat analyze again, or draw another kind of figure",
         )
     words = Legend()
     if ax is not None:
@@ -68,7 +76,10 @@ def scatter(
         at = scene.checkpoint(run)
         _draw(ax, scene, run, one, at, words)
         axes_of = _axes_of(one)
-        ax.set(xlabel=_axis_text(one, axes_of[0]), ylabel=_axis_text(one, axes_of[-1]) if len(axes_of) > 1 else "class")
+        ax.set(
+            xlabel=_axis_text(one, axes_of[0]),
+            ylabel=_axis_text(one, axes_of[-1]) if len(axes_of) > 1 else "class",
+        )
         style.legend(ax, list(words.entries.values()), list(words.entries), loc="best")
         return style.figure_of(ax)
     with style.context():
@@ -77,7 +88,9 @@ def scatter(
         figure, axes = style.panels(len(shown) * columns, scene.width, height, columns=columns)
         for row, (run, one) in enumerate(shown):
             _draw_row(axes[row * columns : (row + 1) * columns], scene, run, one, words)
-        style.legend(figure, list(words.entries.values()), list(words.entries), loc="outside lower center", ncols=4)
+        style.legend(
+            figure, list(words.entries.values()), list(words.entries), loc="outside lower center", ncols=4
+        )
         figure.set_figheight(figure.get_figheight() + _LEGEND)
     return figure
 
@@ -103,7 +116,7 @@ def _draw_row(axes: Sequence[Axes], scene: Scene, run: int, one: Points, words: 
 
 
 def _axes_of(one: Points) -> list[int]:
-    """Return the two axes that are drawn, of three the two along which the samples spread most; or the only one."""
+    """Return the axes that are drawn: of three the two along which samples spread most, or the only one."""
     if len(one.axes) == 1:
         return [0]
     scale = np.nanmax(np.abs(one.coordinates), initial=0.0) or 1.0
@@ -139,7 +152,7 @@ def _draw(ax: Axes, scene: Scene, run: int, one: Points, checkpoint: int, words:
 
 
 def _rows(one: Points) -> Floats:
-    """Return where samples with one coordinate are drawn: by class, spread so that they do not cover each other."""
+    """Return where samples with one coordinate are drawn: by class, spread so that none covers another."""
     places = np.searchsorted(np.unique(one.labels), one.labels)
     found: Floats = places + 0.6 * (np.arange(len(places)) / max(1, len(places) - 1) - 0.5)
     return found
@@ -165,7 +178,7 @@ def _limit(ax: Axes, one: Points, chosen: Sequence[int]) -> None:
         ax.set_yticks([])
 
 
-def _classes(one: Points) -> list[tuple[str, object, str, np.ndarray]]:
+def _classes(one: Points) -> list[tuple[str, Any, str, NDArray[np.bool_]]]:
     """Return text, colour, marker and members of every class."""
     labels = np.unique(one.labels)
     if len(labels) == 1 and labels[0] == -1:

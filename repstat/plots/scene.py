@@ -1,4 +1,4 @@
-"""What a figure is of: runs by setting, layers as chosen, one axis of time; checked before anything is drawn."""
+"""What a figure is of: runs by setting, layers as chosen, one axis of time; checked before it is drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -150,7 +150,7 @@ class Scene:
         return MARKERS[self.everything.index(layer) % len(MARKERS)]
 
     def line(self, layer: str, group: Group) -> tuple[int, tuple[float, ...]]:
-        """Return the kind of line: of the setting if there are several, else of the layer beyond the palette."""
+        """Return the kind of line: of the setting if there are several, else of a layer without a colour."""
         if len(self.groups) > 1:
             return group.line
         return LINES[self.everything.index(layer) // len(COLOURS) % len(LINES)]
@@ -176,7 +176,9 @@ class Scene:
             found.append(of_run)
         if most >= 0 and quantity in INFORMATION and not 0 <= self.level <= most:
             count = "there is one" if most == 0 else f"the layers have {most + 1}, counted from 0"
-            raise UsageError(what=f"there is no noise level {self.level}", why=count, fix="Give another --level")
+            raise UsageError(
+                what=f"there is no noise level {self.level}", why=count, fix="Give another --level"
+            )
         return found
 
     def checkpoint(self, run: int) -> int:
@@ -241,7 +243,7 @@ def is_network(run: Results) -> bool:
 
 
 def channel(found: Sequence[Mapping[str, Trajectory]], quantity: str) -> str:
-    """Return what I(X;T) or I(Y;T) is of, without a unit: measurement noise never passes for a noisy network."""
+    """Return what I(X;T) or I(Y;T) is of: measurement noise never passes for a noisy network."""
     every = [one for of_run in found for one in of_run.values()]
     models = {one.noise_model for one in every}
     scales = {one.scale for one in every}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from math import ceil
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -42,7 +43,7 @@ SIZE = 7.0
 LONGEST = 22
 """Characters of a name that are shown; a layer is told by its key."""
 
-PARAMETERS = {
+PARAMETERS: dict[Any, Any] = {
     "font.family": FONT,
     "font.size": SIZE,
     "axes.titlesize": SIZE,
@@ -165,7 +166,7 @@ def time_bar(owner: Axes | Sequence[Axes], axis: TimeAxis) -> None:
     bar.ax.tick_params(labelsize=SIZE - 1, width=0.6, length=2.5, pad=2, labelfontfamily=FONT)
     bar.ax.minorticks_off()
     bar.set_label(axis.name, labelpad=2)
-    bar.outline.set_linewidth(0.0)  # type: ignore[operator]
+    bar.outline.set_linewidth(0.0)
 
 
 def figure_of(ax: Axes) -> Figure:
@@ -177,7 +178,8 @@ def figure_of(ax: Axes) -> Figure:
 
 def title(ax: Axes, left: str, right: str = "") -> None:
     """Write what a panel is of above it, and a number on its other side."""
-    for text, side in ((left, "left"), (right, "right")):
+    sides: tuple[tuple[str, Literal["left", "right"]], ...] = ((left, "left"), (right, "right"))
+    for text, side in sides:
         plain(ax.set_title(text, loc=side, pad=2, fontsize=SIZE - 1))
 
 

@@ -1,6 +1,7 @@
 """Trajectories: I(X;T), H(Bin), distances and losses over the training, one panel above the other."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +15,15 @@ from repstat.results import Results
 from repstat.trajectories import Trajectory, spread
 from repstat.units import Units
 
-QUANTITIES = ("mi_input", "mi_label", "binned_mi_input", "distance_auc", "distance_ratio", "mean_distance", "losses")
+QUANTITIES = (
+    "mi_input",
+    "mi_label",
+    "binned_mi_input",
+    "distance_auc",
+    "distance_ratio",
+    "mean_distance",
+    "losses",
+)
 """What a panel can be of."""
 
 _PANEL_HEIGHT, _LEGEND_LINE = 1.15, 0.13
@@ -98,9 +107,10 @@ def _panels(scene: Scene, quantity: str) -> dict[str, Found]:
         elif any(found := scene.series(name)):
             chosen[name] = found
     if not chosen:
+        held = dict.fromkeys(row.quantity for row in scene.runs[0].rows)
         raise UsageError(
             what=f"the results hold no {quantity or 'trajectories'}",
-            why=f"they hold {', '.join(dict.fromkeys(row.quantity for row in scene.runs[0].rows)) or 'nothing'}",
+            why=f"they hold {', '.join(held) or 'nothing'}",
             fix="Run repstat analyze again with --estimators noisy,binned,clustering, or draw another kind",
         )
     return chosen
@@ -146,7 +156,7 @@ def _draw_losses(ax: Axes, scene: Scene, words: Legend) -> None:
                 values = np.asarray(scene.runs[run].metrics.get(name, ()), dtype=np.float64)
                 if len(values):
                     every.append((scene.places[run], np.where(np.isfinite(values), values, np.nan)))
-            thin = {"linewidth": style.THIN, "alpha": 0.6} if len(every) > 1 else {}
+            thin: dict[str, Any] = {"linewidth": style.THIN, "alpha": 0.6} if len(every) > 1 else {}
             drawn = [ax.plot(*one, color=colour, linestyle=line, **thin)[0] for one in every]
             if (mean := spread(every)) is not None:
                 drawn = ax.plot(mean.values, mean.mean, color=colour, linestyle=line)
@@ -158,7 +168,9 @@ def _draw_losses(ax: Axes, scene: Scene, words: Legend) -> None:
     style.legend(ax, handles, [style.label(name) for name in names[: len(handles)]], loc="best")
 
 
-def _explain(owner: Axes | Figure, scene: Scene, chosen: Mapping[str, Found], words: Legend, **options: object) -> None:
+def _explain(
+    owner: Axes | Figure, scene: Scene, chosen: Mapping[str, Found], words: Legend, **options: object
+) -> None:
     drawn = Legend()
     if any(name != "losses" for name in chosen):
         name_layers(scene, drawn, chosen.get("mi_input", ()))
