@@ -15,6 +15,7 @@ from statistics import NormalDist
 from repstat.learning import TREND, Learning, learning_of
 from repstat.rank import RankCorrelation, decline, rank_correlation
 from repstat.results import SATURATION_MARGIN_NATS, Results, Row, Status
+from repstat.trajectories import trajectories
 
 ALARM_ERRORS, ALARM_NATS = 4.0, 0.01
 """I(X;T) may rise from a layer to the next by this many standard errors, and this much for skipped terms."""
@@ -205,13 +206,11 @@ Series = dict[tuple[str, str], list[Row]]
 
 def _series(results: Results, layer: str) -> Series:
     """Return the trajectories of one layer by quantity and scale, in the order of checkpoints."""
-    found: Series = {}
-    for row in results.rows:
-        if row.layer != layer or row.quantity not in ("mi_input", "binned_mi_input", *CLUSTERING):
-            continue
-        scale = row.params.get("noise") if row.quantity == "mi_input" else row.params.get("binning")
-        found.setdefault((row.quantity, str(scale or "")), []).append(row)
-    return {key: sorted(rows, key=lambda row: row.checkpoint) for key, rows in found.items()}
+    return {
+        (found.quantity, found.scale): list(found.known)
+        for found in trajectories(results, layer=layer)
+        if found.quantity in ("mi_input", "binned_mi_input", *CLUSTERING)
+    }
 
 
 def _fall(layer: str, quantity: str, scale: str, rows: Sequence[Row]) -> Fall:

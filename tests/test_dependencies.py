@@ -21,7 +21,8 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import repstat, repstat_adapters
 for module in pkgutil.walk_packages(repstat.__path__, "repstat."):
-    if not module.name.endswith(".__main__"):
+    # The figures themselves are drawn with matplotlib; asking for one says so.
+    if not module.name.startswith("repstat.plots.") and not module.name.endswith(".__main__"):
         importlib.import_module(module.name)
 for module in pkgutil.iter_modules(repstat_adapters.__path__, "repstat_adapters."):
     importlib.import_module(module.name)

@@ -7,8 +7,9 @@ from typing import Unpack
 import click
 
 from repstat.adapter import AdapterOptions
-from repstat.cli import printable, say
+from repstat.cli import say
 from repstat.cli.options import ModelOptions, model_options, plural
+from repstat.naming import printable
 
 
 @click.command("layers", epilog="Example: repstat layers model.onnx")

@@ -1,13 +1,14 @@
 """Options and helpers that several commands share."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
 import click
 
 from repstat.cli import say
+from repstat.errors import UsageError
 
 UNKNOWN_ENTROPY = (
     "the inputs are unknown: the ceiling of I(X;T) is ln n, which is too high if samples repeat; then an "
@@ -125,3 +126,16 @@ def plural(n: int, noun: str) -> str:
     """Return ``1 layer``, ``4,096 samples`` or ``10 passes``."""
     ending = "es" if noun.endswith("s") else "s"
     return f"{n:,} {noun}" + ("" if n == 1 else ending)
+
+
+def run_names(paths: Sequence[Path]) -> list[str]:
+    """Return what the runs of results files are called: the files, with folders where these are alike."""
+    short = [path.name.removesuffix(".h5").removesuffix(".results") for path in paths]
+    if len(set(short)) == len(short):
+        return short
+    long = [str(path).removesuffix(".h5").removesuffix(".results") for path in paths]
+    if len(set(long)) == len(long):
+        return long
+    raise UsageError(
+        what="the same results twice", why=f"found {len(paths)} names", fix="Name each results file once"
+    )
