@@ -1,5 +1,6 @@
 """The ONNX adapter: hidden layers of an ONNX model, run by onnxruntime."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,8 +97,8 @@ class OnnxAdapter(BatchedAdapter):
         if self._cached is None:
             return 0
         model = self._cached[2].model
-        shapes = {name: feed.shape for name, feed in _named_for(list(feeds), feeds, self._inputs).items()}
-        return predicted_bytes(model, shapes)[0]
+        named = _named_for([value.name for value in model.graph.input], feeds, self._inputs)
+        return predicted_bytes(model, {name: feed.shape for name, feed in named.items()}, sys.maxsize)[0]
 
     def close(self) -> None:
         """Release the sessions."""

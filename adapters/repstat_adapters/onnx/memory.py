@@ -21,6 +21,8 @@ from repstat_adapters.onnx.walk import all_graphs, all_tensors, needed, subgraph
 _SMALL = 1024
 """Elements of constants whose values may be shapes; larger ones are known by their own shape only."""
 
+_LONGEST = 200
+
 Shape = tuple[int, ...]
 
 
@@ -37,7 +39,8 @@ class Memory:
 
     def __init__(self, limit: int | None, path: Path | None) -> None:
         self._limit, self._path = limit, path
-        self._passed: set[tuple[int, tuple[tuple[str, Shape], ...]]] = set()
+        self._model: onnx.ModelProto | None = None
+        self._passed: set[tuple[tuple[str, Shape], ...]] = set()
 
     def check(self, model: onnx.ModelProto, feeds: Mapping[str, Array] | None = None) -> None:
         """Check a model with a batch, or what does not depend on one.
@@ -50,22 +53,24 @@ class Memory:
         if self._limit is None:
             return
         shapes = {name: array.shape for name, array in (feeds or {}).items()}
-        asked = (id(model), tuple(sorted(shapes.items())))
+        if model is not self._model:
+            self._model, self._passed = model, set()
+        asked = tuple(sorted(shapes.items()))
         if asked in self._passed:
             return
-        bytes_, largest = predicted_bytes(model, shapes)
+        bytes_, largest = predicted_bytes(model, shapes, self._limit)
         if bytes_ > self._limit:
             raise ResourceError(
                 what="the model needs more memory than allowed",
                 path=self._path,
-                place=f"tensor {largest!r}",
+                place=f"tensor {largest!r}"[:_LONGEST],
                 why=f"it takes at least {format_bytes(bytes_)}, and --max-memory is {format_bytes(self._limit)}",
                 fix="Use a smaller --batch-size if it is the batch, or allow more if the model is yours",
             )
         self._passed.add(asked)
 
 
-def predicted_bytes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> tuple[int, str]:
+def predicted_bytes(model: onnx.ModelProto, shapes: Mapping[str, Shape], enough: int) -> tuple[int, str]:
     """Return the bytes that a run holds at once at least, and the name of its largest tensor.
 
     Parameters
@@ -74,17 +79,29 @@ def predicted_bytes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> tupl
         As it is run.
     shapes
         Of its inputs, where known.
+    enough
+        Bytes from which on it does not matter how many more there are.
     """
-    sizes = Counter({name: _stored_bytes(tensor) for name, tensor in all_tensors(model)})
-    sizes.update({s.values.name: _dense_bytes(s) for g in all_graphs(model.graph) for s in g.sparse_initializer})
-    weights = sum(sizes.values())
     skeleton = _skeleton(model, shapes)
+    # The second time onnx computes the values of small tensors, and of large ones too if it meets them.
+    found, largest = _predicted(model, skeleton, data_prop=False)
+    return (found, largest) if found > enough else _predicted(model, skeleton, data_prop=True)
+
+
+def _predicted(model: onnx.ModelProto, skeleton: onnx.ModelProto, *, data_prop: bool) -> tuple[int, str]:
+    sizes = Counter[str]()
+    for name, stored in all_tensors(model):
+        sizes[name] += _bytes(stored.dims, stored.data_type)
+    for graph in all_graphs(model.graph):
+        for sparse in graph.sparse_initializer:
+            sizes[sparse.values.name] += _bytes(sparse.dims, sparse.values.data_type)
+    weights = sum(sizes.values())
     try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+        skeleton = onnx.shape_inference.infer_shapes(skeleton, data_prop=data_prop)
     except Exception:  # what onnx cannot infer onnxruntime may refuse, or run
-        inferred = skeleton
-    peak = _peak(inferred.graph, sizes)
-    return weights + peak, max(sizes, key=lambda name: sizes[name], default="")
+        return weights, max(sizes, key=sizes.__getitem__, default="")
+    peak = _peak(skeleton.graph, sizes)
+    return weights + peak, max(sizes, key=sizes.__getitem__, default="")
 
 
 def _peak(graph: onnx.GraphProto, sizes: Counter[str]) -> int:
@@ -145,14 +162,6 @@ def _value_bytes(value: onnx.ValueInfoProto) -> int:
     if not kind.HasField("shape") or not all(d.HasField("dim_value") for d in kind.shape.dim):
         return 0
     return _bytes([d.dim_value for d in kind.shape.dim], kind.elem_type)
-
-
-def _stored_bytes(tensor: TensorProto) -> int:
-    return _bytes(tensor.dims, tensor.data_type)
-
-
-def _dense_bytes(sparse: onnx.SparseTensorProto) -> int:
-    return _bytes(sparse.dims, sparse.values.data_type)
 
 
 def _bytes(dims: Sequence[int], element: int) -> int:
