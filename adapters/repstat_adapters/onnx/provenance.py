@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from repstat.errors import InputRefusedError
 from repstat_adapters.onnx.source import Source
 from repstat_adapters.onnx.walk import all_tensors
 from repstat_adapters.shared.provenance import file_facts

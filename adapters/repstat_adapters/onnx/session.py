@@ -182,6 +182,7 @@ def choose_runtime(options: AdapterOptions, folder: Path | None, path: Path | No
             why="the ONNX adapter has no further options",
             fix="Leave them out",
         )
+    ort.set_default_logger_severity(_FATAL_ONLY)
     provider = _provider(options.provider, ort.get_available_providers())
     runtime = Runtime(provider, options.threads or usable_cores(), options.opt_level, folder, path)
     try:
