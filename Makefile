@@ -24,6 +24,11 @@ $(VENV)/.base: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
+$(VENV)/.plot: $(VENV)/.base
+	@echo "Adding what reports and figures need ..."
+	$(PIP) install --constraint constraints.txt --editable '.[plot]'
+	@touch $@
+
 # torch goes first, at its exact version: an index that offers a CPU build of it is then content with that one.
 $(VENV)/.dev: $(VENV)/.base
 	@echo "Adding the development tools and every framework (several GB) ..."
@@ -32,10 +37,11 @@ $(VENV)/.dev: $(VENV)/.base
 	$(PIP) install --constraint constraints.txt --group dev --editable '.[torch,tensorflow,plot]'
 	@touch $@
 
-demo: $(VENV)/.base  ## extract and analyse the real training trajectory in fixtures/
+demo: $(VENV)/.plot  ## extract, analyse and report the real training trajectory in fixtures/
 	@mkdir -p $(DEMO)
 	$(BIN)/repstat extract $(FIXTURE)/step-*.onnx --inputs $(FIXTURE)/data.npz --metrics $(FIXTURE)/metrics.csv -o $(DEMO)/acts.h5 --overwrite
 	$(BIN)/repstat analyze $(DEMO)/acts.h5 -o $(DEMO)/acts.results.h5 --csv $(DEMO)/acts.csv --overwrite
+	$(BIN)/repstat report $(DEMO)/acts.results.h5 --overwrite
 
 test: $(VENV)/.dev  ## the whole test suite, with every framework
 	REPSTAT_REQUIRE_ALL=1 $(BIN)/python -m pytest $(PYTEST_ARGS)

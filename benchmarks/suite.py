@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import kernels, network, precision, safety, sidejobs, trajectory, traps
+from benchmarks import kernels, network, pages, precision, safety, sidejobs, trajectory, traps
 from benchmarks.cases import ROOT, fixture_store
 from benchmarks.measure import FULL, QUICK, Settings, one_thread
 from benchmarks.peers import absent, present
@@ -19,6 +19,7 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "trajectory": trajectory.table,
     "network": network.table,
     "safety": safety.table,
+    "pages": pages.table,
     "traps": lambda _: traps.table(),
 }
 

@@ -205,7 +205,7 @@ class Predicting(Protocol):
     """An adapter that knows from the model itself, without running it, what a batch needs."""
 
     def predicted_bytes(self, feeds: Mapping[str, Array]) -> int:
-        """Return the bytes that a run takes at least with a batch, 0 if unknown. `layers` was called before."""
+        """Return the bytes that a run with a batch takes at least, 0 if unknown; `layers` was called before."""
 
 
 class AdapterModule(Protocol):

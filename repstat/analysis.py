@@ -5,7 +5,7 @@ bin and histogram edges); then each layer at each checkpoint is a task of its ow
 `analyze` is long by its documentation.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,6 +15,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from repstat.cell import Conditional, Settings, Task
 from repstat.clustering import Clustering
@@ -216,7 +217,7 @@ def _analyze(
         n_samples=len(store.samples.index),
         n_classes=0 if labels is None else len(np.unique(labels)),
         synthetic=store.synthetic,
-        provenance=_provenance(store, settings),
+        provenance=_provenance(store, settings, per_layer_keys, chosen),
     )
 
 
@@ -308,14 +309,28 @@ def _stack_scatters(layer: str, found: Sequence[Outcome], store: Store, seed: in
         frames[0].axes,
         samples,
         np.full(len(samples), -1, np.int64) if labels is None else labels[samples],
-        np.stack([frame.coordinates for frame in frames]),
+        _single(np.stack([frame.coordinates for frame in frames])),
         np.array([frame.shown for frame in frames]),
     )
 
 
-def _provenance(store: Store, settings: Settings) -> dict[str, Any]:
+def _single(coordinates: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return coordinates in single precision, which is more than any picture shows; NaN beyond its range."""
+    with np.errstate(over="ignore"):
+        found = coordinates.astype(np.float32)
+    found[np.isinf(found)] = np.nan
+    return found
+
+
+_OF_A_FILE = ("files", "sha256", "weights_sha256")
+
+
+def _provenance(
+    store: Store, settings: Settings, layers: Sequence[str], steps: Sequence[int]
+) -> dict[str, Any]:
     return {
         "repstat": __version__,
+        "numpy": np.__version__,
         "store": str(store.path),
         "inputs_sha256": store.samples.inputs_sha256,
         "inputs_source": store.samples.inputs_source,
@@ -327,9 +342,27 @@ def _provenance(store: Store, settings: Settings) -> dict[str, Any]:
             "tolerance": settings.tolerance,
             "seed": settings.seed,
             "conditional": settings.conditional,
+            "device": settings.device,
+            "layers": list(layers) if len(layers) < len(store.layers) else None,
+            "steps": list(steps) if len(steps) < len(store.steps) else None,
         },
+        "noise": None if store.noise is None else {"seed": store.noise.seed, "std": store.noise.noise_std},
+        "extraction": _extraction(store),
         "checkpoints": [
             {"step": c.step, "source": c.source, "sha256": c.sha256, "weights_sha256": c.weights_sha256}
             for c in store.checkpoints
         ],
     }
+
+
+def _extraction(store: Store) -> list[dict[str, Any]]:
+    """Return how the activations were made, each way once: without what differs between files of models."""
+    found: list[dict[str, Any]] = []
+    for record in store.provenance:
+        adapter = record.get("adapter")
+        shared = dict(record)
+        if isinstance(adapter, Mapping):
+            shared["adapter"] = {name: value for name, value in adapter.items() if name not in _OF_A_FILE}
+        if shared not in found:
+            found.append(shared)
+    return found

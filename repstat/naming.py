@@ -1,4 +1,4 @@
-"""The order in which a person sorts names: step-9 before step-10."""
+"""Names as a person reads and sorts them, whoever chose them."""
 
 import re
 
@@ -7,3 +7,12 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Return what to sort names by: numbers within them count as numbers; equal ones are told apart."""
     parts = re.split(r"([0-9]{1,18})", name)
     return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)] + [(2, 0, name)]
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, without what could move the cursor, turn the text round, or hide.
+
+    Whatever Unicode calls control, format, surrogate, private or unassigned, and any space but the plain one,
+    becomes U+FFFD.
+    """
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

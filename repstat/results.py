@@ -20,6 +20,8 @@ from repstat.units import Units, from_nats
 if TYPE_CHECKING:
     import xarray
 
+    from repstat.plots.namespace import Plots
+
 SATURATION_MARGIN_NATS = 0.1
 """An estimate this close to its ceiling reflects the ceiling, not the network (docs/estimators.md)."""
 
@@ -218,7 +220,8 @@ class Scatter:
     labels
         Their classes as in the store, shape ``(n_points,)``; -1 without labels.
     coordinates
-        In activation units, shape ``(n_checkpoints, n_points, n_axes)``; NaN where not finite.
+        In activation units, shape ``(n_checkpoints, n_points, n_axes)``, single precision; NaN where not
+        finite or beyond its range.
     shown
         Share of these samples' variance that the axes show, shape ``(n_checkpoints,)``; NaN without any.
     """
@@ -227,7 +230,7 @@ class Scatter:
     axes: tuple[str, ...]
     samples: NDArray[np.int64]
     labels: NDArray[np.int64]
-    coordinates: NDArray[np.float64]
+    coordinates: NDArray[np.floating]
     shown: NDArray[np.float64]
 
 
@@ -286,6 +289,13 @@ class Results:
             )
 
         return tuple(row for row in self.rows if matches(row))
+
+    @property
+    def plot(self) -> "Plots":
+        """Figures by matplotlib: ``results.plot.information_plane(ax=...)`` and so on (`repstat.plots`)."""
+        from repstat.plots.namespace import Plots
+
+        return Plots(self)
 
     def to_xarray(self, units: Units = "nats") -> "xarray.Dataset":
         """Return the estimates as an `xarray.Dataset`; needs the package xarray.

@@ -4,6 +4,7 @@ The one place that turns rows into arrays for figures and reports. Nothing is co
 axis and, over several runs, a mean and a spread.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -208,6 +209,14 @@ class Spread:
     n_runs: int
 
 
+def group_of(name: str) -> str:
+    """Return what the seeds of one setting share: the name of a run without a number at its end.
+
+    ``tanh-s1`` and ``tanh-s2`` are of one group, ``vgg16`` and ``vgg19`` are not.
+    """
+    return re.sub(r"(?:[-_. ]+s?|(?<=seed)|(?<=run)|(?<=rep))[0-9]+$", "", name) or name
+
+
 def spread(runs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Spread | None:
     """Return mean and spread of runs, each given as times and values; None if fewer than two or none common.
 
@@ -234,12 +243,15 @@ class Profile:
         Shape ``(n_scales,)``, rising, in activation units.
     clusters
         Shape ``(n_checkpoints, n_scales)``; NaN where undefined.
+    std_error
+        Of `clusters`, of the same shape.
     ceiling
         Samples told apart.
     """
 
     noise_std: NDArray[np.float64]
     clusters: NDArray[np.float64]
+    std_error: NDArray[np.float64]
     ceiling: float
 
 
@@ -253,5 +265,6 @@ def profile(results: Results, layer: str) -> Profile | None:
     return Profile(
         np.array([t.noise_std for t in levels], dtype=np.float64),
         np.stack([t.numbers("value") for t in levels], axis=1),
+        np.stack([t.numbers("std_error") for t in levels], axis=1),
         max(ceilings, default=float("nan")),
     )

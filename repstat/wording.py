@@ -20,6 +20,12 @@ STRONG = 0.8
 
 def sentences(findings: Findings, units: Units) -> list[str]:
     """Return the findings in a few sentences, information in `units`."""
+    known = [fall for fall in findings.falls if fall.first is not None]
+    if known and all(fall.first is fall.last for fall in known):
+        return [
+            "A single checkpoint is no trajectory: whether anything falls cannot be judged.",
+            *_caveats(findings),
+        ]
     return [
         *_information(findings, units),
         *_binned(findings, units),

@@ -281,8 +281,8 @@ def test_an_alarm_where_information_rises(
     print_results(replace(results, rows=risen), "nats")
     text = " ".join(capsys.readouterr().out.split())
     assert (
-        "ALARM: in 4 of 4 cases I(X;T) rises from a layer to the next, most by 0.500±.010 from L000 to L001"
-        in text
+        "ALARM: in 4 of 4 cases I(X;T) rises from a layer to the next, "
+        "most by 0.500±0.010 nats from L000 to L001" in text
     )
     print_results(results, "nats")
     assert "ALARM" not in capsys.readouterr().out

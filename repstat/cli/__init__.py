@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from repstat.errors import RepstatError
+from repstat.naming import printable
 from repstat.version import __version__
 
 COMMANDS = {
@@ -21,6 +22,8 @@ COMMANDS = {
     "verify": "Check every hash and rule of a store.",
     "merge": "Join stores of one training into one.",
     "analyze": "Estimate what the layers know along the trajectory.",
+    "report": "Explain results on one HTML page.",
+    "plot": "Draw a figure of results for a paper.",
     "info": "Versions, adapters and devices, for bug reports.",
 }
 """The commands in the order of use, with the line that ``repstat --help`` shows."""
@@ -32,6 +35,7 @@ HELP = """See what the layers of a neural network know while it learns.
 \b
   repstat extract step-*.onnx --inputs data.npz   # activations of every hidden layer
   repstat analyze acts.h5                         # estimates with errors, as a table
+  repstat report acts.results.h5                  # findings and figures, as a page
 """
 
 
@@ -196,15 +200,6 @@ def _os_code(error: OSError) -> int:
     return (
         2 if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG} else 1
     )
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, without what could move the cursor, turn the text round, or hide.
-
-    Whatever Unicode calls control, format, surrogate, private or unassigned, and any space but the plain one,
-    becomes U+FFFD.
-    """
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def say(text: str) -> None:

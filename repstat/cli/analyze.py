@@ -1,6 +1,7 @@
 """``repstat analyze``: estimates along the trajectory, as a table, a results file, JSON or CSV."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -174,6 +175,7 @@ def command(
     print_findings(results, units, to_stderr=as_json)
     for written in filter(None, (path, csv_file)):
         say(f"wrote {written}")
+    say(f"next: {shlex.join(['repstat', 'report', str(path)])}")
 
 
 def _default_workers(store: "Store") -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from repstat.cli import printable
+from repstat.naming import printable
 from repstat.units import Units
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Run a model in a process of its own and watch it from outside: nothing in a model's file can stop that.
 
-A model's run may never end, take all memory, or crash, and while the C++ code of a runtime computes, Python
-hears nothing. So the command forks before it loads a framework. The child goes on with the command; its parent
+A model's run may never end, take all memory, or crash, and while the C++ code of a runtime computes,
+Python hears nothing. So the command forks before it loads a framework. The child goes on with the command; its parent
 waits, hands signals on, and ends it where it exceeds a limit. Killing it is safe: whatever the store's writer
 has finished survives that (docs/reliability.md).
 """
@@ -146,7 +146,7 @@ class _Watch:
         if number in (signal.SIGKILL, signal.SIGXCPU):
             return ResourceError(
                 what=f"{_RUNS} was killed",
-                why=f"its process ended by {name}, as the system does where memory or processor time runs out",
+                why=f"its process ended by {name}, as systems do where memory or processor time runs out",
                 fix="Use a smaller --batch-size, or a machine with more memory",
             )
         return InputRefusedError(

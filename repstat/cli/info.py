@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from repstat.cli import printable
 from repstat.cores import usable_cores
+from repstat.naming import printable
 from repstat.version import __version__
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repstat.child import STORE_GATE
-from repstat.cli import printable
 from repstat.cli.options import UNKNOWN_ENTROPY, plural
+from repstat.naming import printable
 
 if TYPE_CHECKING:
     from repstat.results import Results

@@ -7,10 +7,11 @@ from typing import Unpack
 import click
 
 from repstat.adapter import AdapterOptions
-from repstat.cli import printable, say
+from repstat.cli import say
 from repstat.cli.guard import watched
 from repstat.cli.options import ModelOptions, limit_options, model_options, plural
 from repstat.memory import default_limit
+from repstat.naming import printable
 
 
 @click.command("layers", epilog="Example: repstat layers model.onnx")

@@ -91,9 +91,9 @@ def limit_options(command: F) -> F:
             "--max-memory",
             type=_Bytes(),
             metavar="SIZE",
-            help="Memory that the model's run may take, such as 4GB: what is predicted to need more is refused, "
-            "and what takes more nevertheless is ended, with exit code 6 [default: 80 % of the machine's, or of its "
-            "container's].",
+            help="Memory that the model's run may take, such as 4GB: what is predicted to need more is "
+            "refused, and what takes more nevertheless is ended, with exit code 6 [default: 80 % of the "
+            "machine's, or of its container's].",
         ),
         click.option(
             "--timeout",

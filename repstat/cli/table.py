@@ -10,20 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from repstat.cli import printable
+from repstat.caveats import noise_notes, status_counts
 from repstat.cli.console import PipeConsole
 from repstat.cli.options import plural
-from repstat.findings import alarm, find
+from repstat.findings import find
+from repstat.naming import printable
 from repstat.results import Results, Row, Status
-from repstat.scales import AUTO
 from repstat.units import Units
 from repstat.wording import sentences
 
 Column = tuple[str, Literal["left", "right"]]
-AUTO_LEGEND = (
-    "noise_std was picked for each layer, the same for all its checkpoints: the smallest round multiples x "
-    "of its spread at which I(X;T) is at most about 0.8 and 0.4 of its ceiling. Levels differ between layers."
-)
 BARS = "▁▂▃▄▅▆▇█"
 MARKS = {
     Status.SATURATED: "*",
@@ -32,8 +28,6 @@ MARKS = {
     Status.TOO_FEW_REALIZATIONS: "!",
     Status.UNDEFINED: "",
 }
-UNSEEN = ("effective_clusters", "nc2_equinorm", "nc2_equiangularity", "nc2_simplex")
-"""Not in the table nor in its legend: a profile is meant to reach its ceiling; two classes have no NC2."""
 GEOMETRY = {
     "nc1": ("NC1", None),
     "silhouette": ("silhouette", 1.0),
@@ -121,10 +115,13 @@ def print_results(results: Results, units: Units) -> None:
     ):
         if table.row_count:
             console.print(table)
-    _print_legend(console, [row for row in rows if row.quantity not in UNSEEN])
-    measured = any(row.noise_model == "measurement" for row in rows)
-    if measured and AUTO.text in results.provenance.get("options", {}).get("noise_std", ()):
-        console.print(AUTO_LEGEND, markup=False)
+    for found in status_counts(rows):
+        mark = MARKS.get(found.status, "")
+        console.print(f"{mark} {found.text}".strip(), markup=False)
+        for reason in found.reasons:
+            console.print(f"    {printable(reason)}", markup=False)
+    for note in noise_notes(results, units):
+        console.print(note, markup=False)
 
 
 def _series(
@@ -278,46 +275,6 @@ def _geometry_table(results: Results, rows: Sequence[Row], layout: Layout) -> Ta
             cells += [bars, number(series[-1])] if layout.wide else [number(series[-1])]
         table.add_row(_layer_label(layer, results), *cells)
     return table
-
-
-def _print_legend(console: Console, rows: Sequence[Row]) -> None:
-    """Explain every status that occurs, and how often."""
-    for status in Status:
-        count = sum(row.status is status for row in rows)
-        if status is Status.OK or not count:
-            continue
-        mark = MARKS.get(status, "")
-        of = f"{count:,} of {len(rows):,} numbers"
-        console.print(f"{mark + ' ' if mark else ''}{status.value} ({of}): {status.advice}", markup=False)
-        reasons = list(dict.fromkeys(r.reason for r in rows if r.status is status and r.reason))
-        for reason in reasons[:3] if status is Status.UNDEFINED else []:
-            console.print(f"    {printable(reason)}", markup=False)
-    if any(row.noise_model == "network" for row in rows):
-        console.print(
-            "The network had noise in its layers, and T is a layer with its own: I(X;T) is what the noisy "
-            "network transmits. Too few realizations make it too large.",
-            markup=False,
-        )
-        _print_rises(console, rows)
-    if any(row.noise_model == "measurement" for row in rows):
-        console.print(
-            "Noise was added to stored activations of a deterministic network: I(X;T) and I(Y;T) say how its "
-            "representation clusters at the scale noise_std, not how much a noisy network transmits.",
-            markup=False,
-        )
-
-
-def _print_rises(console: Console, rows: Sequence[Row]) -> None:
-    """Sound the alarm where a layer seems to know more of the input than the one before it."""
-    found = alarm(rows)
-    if found.worst is not None:
-        console.print(
-            f"ALARM: in {found.n_alarms:,} of {found.n_cases:,} cases I(X;T) rises from a layer to the next, "
-            f"most by {number(found.worst)} from {found.worst.params['from_layer']} to "
-            f"{found.worst.layer} at step {found.worst.step:,}: "
-            "impossible where all comes through the former. Extract with more realizations.",
-            markup=False,
-        )
 
 
 def print_findings(results: Results, units: Units, *, to_stderr: bool) -> None:

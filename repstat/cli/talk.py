@@ -14,7 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from repstat.cli import printable, say
+from repstat.cli import say
+from repstat.naming import printable
 
 
 class Talk:

@@ -5,9 +5,10 @@ import re
 import click
 
 from repstat.child import STORE_GATE
-from repstat.cli import printable, say
+from repstat.cli import say
 from repstat.cli.options import plural
 from repstat.errors import StoreDamagedError
+from repstat.naming import printable
 
 
 @click.command("verify", epilog="Example: repstat verify acts.h5")

@@ -29,6 +29,25 @@ def located(path: str | PathLike[str]) -> Path:
     return found
 
 
+def why_unusable(path: Path) -> str:
+    """Return why no file can be written under a name, whatever is there; empty if one can."""
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        return "it is a link or not a regular file"
+    if not path.parent.is_dir():
+        return "the folder does not exist"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return "the folder cannot be written"
+    try:
+        path.with_name(f"{path.name}.tmp-{2**31}").lstat()  # the longest name that will be made of it
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def check_parent(output: Path) -> None:
     """Refuse an output whose folder is missing or read-only, before any work is done.
 

@@ -123,7 +123,12 @@ def tidy_up(path: str | PathLike[str]) -> int:
             disk.remove(stale)
         with contextlib.suppress(OSError):
             disk.remove_folder(parts)
-    return sum(_PART.fullmatch(entry.name) is not None for folder in folders if folder.is_dir() for entry in folder.iterdir())
+    return sum(
+        _PART.fullmatch(entry.name) is not None
+        for folder in folders
+        if folder.is_dir()
+        for entry in folder.iterdir()
+    )
 
 
 class FolderSwap:

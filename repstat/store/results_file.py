@@ -21,7 +21,7 @@ from repstat.store.encode import put_texts, texts
 from repstat.store.gate import judge, schema_of
 from repstat.store.header import CREATOR, DIGEST, metadata_digest, raw_attribute
 from repstat.store.lock import OutputLock
-from repstat.store.output import disk_errors
+from repstat.store.output import disk_errors, why_unusable
 from repstat.store.rules import Attribute, Data, Form, Group
 from repstat.store.schema import RESULTS_SCHEMA, RESULTS_VERSION, from_json, to_json
 from repstat.store.signals import uninterrupted
@@ -38,6 +38,7 @@ _NOISE_MODELS = ("", "measurement", "network")
 _ROOT_INTEGERS = ("synthetic", "n_samples", "n_classes")
 _HISTOGRAM_TEXT = ("layer", "quantity", "relation")
 _POINTS, _PLACES = ("samples", "labels"), ("coordinates", "shown")
+"""Of a scatter: whole numbers, and floating ones, kept in their precision."""
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -59,7 +60,7 @@ _SCATTER = Group(
     attributes={"layer": Attribute()},
     children={
         "axes": Data(("S",), ("a",)),
-        "coordinates": Data(("f8",), ("n", "p", "a")),
+        "coordinates": Data(("f4", "f8"), ("n", "p", "a")),
         "samples": Data(("i8",), ("p",)),
         "labels": Data(("i8",), ("p",)),
         "shown": Data(("f8",), ("n",)),
@@ -142,7 +143,7 @@ def check_output(path: Path, *, overwrite: bool, probe: bool = True) -> None:
         As in `save_results`.
     """
     exists = os.path.lexists(path)
-    if why := _why_unusable(path, exists):
+    if why := why_unusable(path):
         raise UsageError(what="cannot write the results", path=path, why=why, fix="Name another file with -o")
     if exists and not overwrite:
         raise UsageError(
@@ -161,24 +162,6 @@ def check_output(path: Path, *, overwrite: bool, probe: bool = True) -> None:
     if probe:
         with disk_errors(path), OutputLock(path):
             pass
-
-
-def _why_unusable(path: Path, exists: bool) -> str:
-    if exists and (path.is_symlink() or not path.is_file()):
-        return "it is a link or not a regular file"
-    if not path.parent.is_dir():
-        return "the folder does not exist"
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        return "the folder cannot be written"
-    try:
-        path.with_name(f"{path.name}.tmp-{2**31}").lstat()  # the longest name that will be made of it
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        return error.strerror or str(error)
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def is_results(path: Path) -> bool:
@@ -214,7 +197,7 @@ def _encoded(results: Results) -> Columns:
         place = f"scatters/{number:04d}"
         columns[f"{place}/axes"] = texts(list(scatter.axes))
         columns |= {f"{place}/{name}": np.asarray(getattr(scatter, name), "<i8") for name in _POINTS}
-        columns |= {f"{place}/{name}": np.asarray(getattr(scatter, name), "<f8") for name in _PLACES}
+        columns |= {f"{place}/{name}": np.asarray(getattr(scatter, name)) for name in _PLACES}
     return columns
 
 

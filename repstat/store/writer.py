@@ -129,14 +129,14 @@ class StoreWriter:
 
     @property
     def complete(self) -> bool:
-        """Whether the output itself has every step: there is nothing to do, not even to `finish`."""
+        """Whether the output itself has every step and all that is done: not even `finish` has work."""
         if self._folder:
             present = self.done if self._parts.folder == self._output else frozenset()
         else:
             present = frozenset(self._base.header.steps if self._base else ())
         if self._open_ended:
             return bool(self.done) and present == self.done
-        return present.issuperset(self._steps)
+        return present.issuperset(self._steps) and present == self.done
 
     @property
     def required_bytes(self) -> int:
@@ -205,6 +205,8 @@ class StoreWriter:
             check_replaceable(self._output, overwrite=self._overwrite)
         staged = self._parts.folder != self._output
         self._parts.load(self._compare, discard=self._overwrite and staged)
+        if self._base is not None and not (self._resume or self.complete):
+            raise exists_already(self._output)  # of what an interrupted `--resume` added, it is no part yet
         if self._open_ended and self._overwrite and staged:
             self._parts.remove(self.done)
         if self._open_ended and self.done and not self._resume:

@@ -1,7 +1,8 @@
 """What judges ``FILE.h5:DATASET`` in a process of its own (`repstat.tensors.hdf5`), under limits.
 
-Unlike stores, arrays from elsewhere may be compressed: by gzip, with shuffle and fletcher32. A block that
-unpacks into fewer bytes than it declares would be filled up with whatever is in memory, so all are unpacked here.
+Unlike stores, arrays from elsewhere may be compressed: by gzip, with shuffle and fletcher32. A block
+that unpacks into fewer bytes than it declares would be filled up with whatever is in memory, so all are
+unpacked here.
 """
 
 import math
@@ -132,9 +133,7 @@ def _check(dataset: Any, name: str, path: Path) -> None:
         raise _not_plain(path, name, f"it declares {declared} bytes and stores {stored}")
 
 
-def _check_chunks(
-    dataset: Any, chunks: tuple[int, ...], filters: list[int], name: str, path: Path
-) -> None:
+def _check_chunks(dataset: Any, chunks: tuple[int, ...], filters: list[int], name: str, path: Path) -> None:
     """Check that every chunk is there, and unpack those that are packed."""
     size = prod(chunks) * dataset.get_type().get_size()
     expected = prod(ceil(length / chunk) for length, chunk in zip(dataset.shape, chunks, strict=True))

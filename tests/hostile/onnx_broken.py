@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, ModelProto, helper
 
-from tests.hostile.onnx_making import *
+from tests.hostile.onnx_making import LITTLE, SECONDS, S, added, case, ints, model, node, weight, write
 
 
 def raw(data: bytes) -> Callable[[Path], None]:
@@ -17,7 +17,9 @@ def raw(data: bytes) -> Callable[[Path], None]:
 case("empty file", text="empty")(raw(b""))
 case("text", text="not")(raw(b"hello, world\n"))
 case("web page", text="")(raw(b"<!DOCTYPE html><html><body>404</body></html>"))
-case("git pointer", text="Git LFS")(raw(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"))
+case("git pointer", text="Git LFS")(
+    raw(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+)
 case("zip", text="")(raw(b"PK\x03\x04" + bytes(99)))
 case("gzip", text="")(raw(b"\x1f\x8b\x08" + bytes(99)))
 case("pickle", text="")(raw(b"\x80\x04cos\nsystem\n(S'touch ran'\ntR."))
@@ -72,18 +74,28 @@ case("weights in segments", 0, 3)(odd(lambda m: setattr(m.graph.initializer[0].s
 case("weights twice", 0, 3)(odd(lambda m: m.graph.initializer.append(weight())))
 case("the same output twice", 3)(odd(lambda m: m.graph.node.append(node("Relu", ["a"], ["b"]))))
 case("an input of text", 3)(odd(lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", S)))
-case("an input of unknown type", 3)(odd(lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 99)))
+case("an input of unknown type", 3)(
+    odd(lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 99))
+)
 case("an input of negative size", 0, 3)(
     odd(lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[1], "dim_value", -3))
 )
 case("a cycle", 3)(odd(lambda m: m.graph.node[0].input.__setitem__(0, "b")))
-case("names that act on a terminal", 0)(
-    odd(lambda m: (setattr(m.graph.initializer[0], "name", "\x1b[31mred\x1b]0;title\x07.weight"),
-                   m.graph.node[1].input.__setitem__(1, "\x1b[31mred\x1b]0;title\x07.weight"),
-                   m.graph.node[3].input.__setitem__(1, "\x1b[31mred\x1b]0;title\x07.weight")) and None)
-)  # fmt: skip
+
+
+def _red(made: ModelProto) -> None:
+    name = "\x1b[31mred\x1b]0;title\x07.weight"
+    made.graph.initializer[0].name = name
+    for at in (1, 3):
+        made.graph.node[at].input[1] = name
+
+
+case("names that act on a terminal", 0)(odd(_red))
 case("an error that acts on a terminal", 3)(
-    added(node("Reshape", ["x", "shape"], ["h"], name="\x1b[31m\x1b]0;title\x07"), initializers=[ints("shape", 7, 11)])
+    added(
+        node("Reshape", ["x", "shape"], ["h"], name="\x1b[31m\x1b]0;title\x07"),
+        initializers=[ints("shape", 7, 11)],
+    )
 )
 case("a name of a megabyte", 0, 3)(odd(lambda m: setattr(m.graph.node[0], "name", "n" * 10**6)))
 case("a graph attribute on a plain op", 0, 3)(

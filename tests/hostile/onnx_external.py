@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper
 
-from tests.hostile.onnx_making import *
+from tests.hostile.onnx_making import WIDTH, B, F, added, case, ints, model, node, tensor, value, write
 
 
 def external(
@@ -162,9 +162,7 @@ case("op without a name", text="")(added(node("", ["x"], ["h"])))
 
 @case("custom op in a branch", text="evil::Run")
 def _foreign_branch(folder: Path) -> None:
-    then = helper.make_graph(
-        [node("Run", ["x"], ["t"], domain="evil")], "then", [], [value("t", F, None)]
-    )
+    then = helper.make_graph([node("Run", ["x"], ["t"], domain="evil")], "then", [], [value("t", F, None)])
     other = helper.make_graph([node("Identity", ["x"], ["e"])], "else", [], [value("e", F, None)])
     no = node("Constant", [], ["no"], value=tensor("t", B, [], [False]))
     branch = node("If", ["no"], ["h"], then_branch=then, else_branch=other)

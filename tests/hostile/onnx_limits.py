@@ -5,19 +5,36 @@ from pathlib import Path
 
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
-from tests.hostile.onnx_making import *
+from tests.hostile.onnx_making import (
+    LITTLE,
+    ONE,
+    SECONDS,
+    WIDTH,
+    B,
+    F,
+    I,
+    added,
+    case,
+    ints,
+    model,
+    node,
+    plus,
+    tensor,
+    value,
+    write,
+)
 
-SECONDS = ("--timeout", "4")
+PICTURE = tensor("picture", F, [1, 1, 2, 2], [1.0] * 4)
 
 
-def loop(
-    body: GraphProto, trips: str = "", condition: str = "yes", made: str = "h"
-) -> list[NodeProto]:
+def loop(body: GraphProto, trips: str = "", condition: str = "yes", made: str = "h") -> list[NodeProto]:
     yes = node("Constant", [], ["yes"], value=tensor("t", B, [], [True]))
     return [yes, node("Loop", [trips, condition, "x"], [made], body=body)]
 
 
-def body(*nodes: NodeProto, scans: Sequence[str] = (), initializers: Sequence[TensorProto] = ()) -> GraphProto:
+def body(
+    *nodes: NodeProto, scans: Sequence[str] = (), initializers: Sequence[TensorProto] = ()
+) -> GraphProto:
     """Return a loop's body that hands v on as w, and its condition as it is."""
     return helper.make_graph(
         [node("Identity", ["go"], ["on"]), *(nodes or (node("Identity", ["v"], ["w"]),))],
@@ -66,11 +83,15 @@ def _nested_loops(folder: Path) -> None:
 def _laughs(folder: Path) -> None:
     made = []
     for depth in range(40):
-        calls = [node(f"f{depth + 1}", ["u"], ["t"], domain="mine"), node(f"f{depth + 1}", ["t"], ["v"], domain="mine")]
+        calls = [
+            node(f"f{depth + 1}", ["u"], ["t"], domain="mine"),
+            node(f"f{depth + 1}", ["t"], ["v"], domain="mine"),
+        ]
         made.append((depth, calls))
     last = [node("Identity", ["u"], ["v"])]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)]
     functions = [
-        helper.make_function("mine", f"f{depth}", ["u"], ["v"], calls, [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)])
+        helper.make_function("mine", f"f{depth}", ["u"], ["v"], calls, opsets)
         for depth, calls in [*made, (40, last)]
     ]  # fmt: skip
     write(folder, model([node("f0", ["x"], ["h"], domain="mine")], imports=["mine"], functions=functions))
@@ -134,9 +155,7 @@ def _field(number: int, data: bytes) -> bytes:
     return bytes([number << 3 | 2]) + length + bytes([size]) + data
 
 
-LITTLE = ("--max-memory", "1GB")
 NEEDS = "needs more memory than allowed"
-ONE = tensor("one", F, [1], [1.0])
 
 case("fill", 6, text=NEEDS, options=LITTLE)(
     added(node("ConstantOfShape", ["n"], ["c"]), *plus("c"), initializers=[ints("n", 10**6, 10**6)])
@@ -175,7 +194,7 @@ case("outer product", 6, text=NEEDS, options=LITTLE)(
 case("resize", 6, text=NEEDS, options=LITTLE)(
     added(
         node("Resize", ["picture", "", "scales"], ["c"]), *plus("c"),
-        initializers=[tensor("picture", F, [1, 1, 2, 2], [1.0] * 4), tensor("scales", F, [4], [1, 1, 1e5, 1e5])],
+        initializers=[PICTURE, tensor("scales", F, [4], [1, 1, 1e5, 1e5])],
     )
 )  # fmt: skip
 case("a computed shape", 6, text=NEEDS, options=LITTLE)(
@@ -254,7 +273,8 @@ def _sparse_constant(folder: Path) -> None:
 
 case("an input of a terabyte", 6, options=LITTLE)(
     lambda folder: write(
-        folder, model([node("ReduceMean", ["x"], ["h"], axes=[1])], inputs=[value("x", F, ["N", 10**12, WIDTH])])
+        folder,
+        model([node("ReduceMean", ["x"], ["h"], axes=[1])], inputs=[value("x", F, ["N", 10**12, WIDTH])]),
     )
 )
 case("a batch of a terabyte", 6, options=LITTLE)(
@@ -263,7 +283,7 @@ case("a batch of a terabyte", 6, options=LITTLE)(
 case("a convolution of the sky", 3, 6, options=LITTLE)(
     added(
         node("Conv", ["picture", "kernel"], ["c"], pads=[10**5] * 4), *plus("c"),
-        initializers=[tensor("picture", F, [1, 1, 2, 2], [1.0] * 4), tensor("kernel", F, [1, 1, 1, 1], [1.0])],
+        initializers=[PICTURE, tensor("kernel", F, [1, 1, 1, 1], [1.0])],
     )
 )  # fmt: skip
 case("a recurrent layer that is wide", 3, 6, options=LITTLE)(

@@ -1,4 +1,4 @@
-"""ONNX files from somebody who means harm, or whose disk does: each a function that writes one, and its refusal.
+"""ONNX files from somebody who means harm, or whose disk does: each a function that writes one.
 
 A name says what is wrong. `CASES` has the allowed exit codes, a text that the message must hold, and options.
 """
@@ -18,9 +18,12 @@ from onnx import (
     helper,
 )
 
-F, I, B, S = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING
+F, I, B, S = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING  # noqa: E741
 node, value, tensor = helper.make_node, helper.make_tensor_value_info, helper.make_tensor
 WIDTH = 3
+SECONDS = ("--timeout", "4")
+LITTLE = ("--max-memory", "1GB")
+ONE = tensor("one", F, [1], [1.0])
 
 
 @dataclass(frozen=True)
@@ -97,5 +100,3 @@ def added(*nodes: NodeProto, initializers: Sequence[TensorProto] = (), **more: A
 def plus(name: str) -> list[NodeProto]:
     """Add the sum of a tensor to x, which makes h."""
     return [node("ReduceSum", [name], ["total"], keepdims=0), node("Add", ["x", "total"], ["h"])]
-
-

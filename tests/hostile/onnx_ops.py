@@ -4,7 +4,7 @@ from typing import Any
 
 from onnx import NodeProto
 
-from tests.hostile.onnx_making import *
+from tests.hostile.onnx_making import LITTLE, ONE, SECONDS, F, I, added, case, ints, node, plus, tensor
 
 for _op in ("Div", "Mod"):
     case(f"{_op} by zero", 0, 3)(
@@ -15,11 +15,15 @@ for _op in ("Div", "Mod"):
     )  # fmt: skip
     case(f"{_op} of the smallest integer by -1", 0, 3)(
         added(
-            node("Cast", ["x"], ["i"], to=I), node("Mul", ["i", "zero"], ["z"]), node("Add", ["z", "low"], ["l"]),
-            node("Add", ["z", "minus"], ["m"]), node(_op, ["l", "m"], ["d"]), node("Cast", ["d"], ["h"], to=F),
+            node("Cast", ["x"], ["i"], to=I),
+            node("Mul", ["i", "zero"], ["z"]),
+            node("Add", ["z", "low"], ["l"]),
+            node("Add", ["z", "minus"], ["m"]),
+            node(_op, ["l", "m"], ["d"]),
+            node("Cast", ["d"], ["h"], to=F),
             initializers=[ints("zero", 0), ints("low", -(2**63)), ints("minus", -1)],
         )
-    )  # fmt: skip
+    )
 
 PICTURE = tensor("picture", F, [1, 1, 4, 4], [1.0] * 16)
 KERNEL = tensor("kernel", F, [1, 1, 2, 2], [1.0] * 4)
@@ -119,7 +123,8 @@ for _name, _node in {
         support_vectors=[1.0], rho=[1.0], kernel_type="RBF", kernel_params=[1.0],
     ),
     "linear": node(
-        "LinearRegressor", ["x"], ["c"], domain="ai.onnx.ml", coefficients=[1.0], intercepts=[1.0], targets=10**9
+        "LinearRegressor", ["x"], ["c"], domain="ai.onnx.ml", coefficients=[1.0], intercepts=[1.0],
+        targets=10**9
     ),
     "scaler": node("Scaler", ["x"], ["c"], domain="ai.onnx.ml", offset=[1.0] * 99, scale=[1.0]),
     "imputer": node("Imputer", ["x"], ["c"], domain="ai.onnx.ml", imputed_value_floats=[1.0] * 99),

@@ -20,7 +20,9 @@ def snapshot(folder: Path, but: Sequence[str] = ()) -> Mapping[str, object]:
             status = path.lstat()
             relative = str(path.relative_to(folder))
             if not any(relative == own or relative.startswith(f"{own}/") for own in but):
-                found[relative] = (status.st_mode, status.st_size, status.st_mtime_ns) if name in files else status.st_mode
+                found[relative] = (
+                    (status.st_mode, status.st_size, status.st_mtime_ns) if name in files else status.st_mode
+                )
     return found
 
 
@@ -52,7 +54,11 @@ def problems(folder: Path, words: Sequence[str], codes: Sequence[int], text: str
         found.append("no message")
     if done.returncode and text not in said:
         found.append(f"the message lacks {text!r}")
-    own = [str((folder / name).relative_to(folder.parent)) for name in ("acts.h5",)] if not done.returncode else []
+    own = (
+        [str((folder / name).relative_to(folder.parent)) for name in ("acts.h5",)]
+        if not done.returncode
+        else []
+    )
     after = snapshot(folder.parent, own)
     if after != before:
         changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))

@@ -259,3 +259,22 @@ def test_an_interrupted_swap_of_folders_is_undone(path: Path) -> None:
     with open_store(path) as store:
         assert store.steps == STEPS
     assert names(path.parent) == ["acts.h5"]
+
+
+def test_what_an_interrupted_addition_finished_is_joined_by_the_next_resume(tmp_path: Path) -> None:
+    path = tmp_path / "acts.h5"
+    with writer(path, [10]) as into:
+        record(into, 10)
+        into.finish()
+    with writer(path, [0], resume=True) as into:
+        record(into, 0)  # and dies before it is joined
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="already exists"), writer(path, [10]):
+        pass
+    assert path.read_bytes() == before
+    with writer(path, [10], resume=True) as into:
+        assert not into.complete
+        into.finish()
+    with open_store(path) as store:
+        assert store.steps == (0, 10)
+    assert not (tmp_path / "acts.h5.parts").exists()

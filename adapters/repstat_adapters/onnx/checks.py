@@ -81,7 +81,7 @@ def _made_twice(graph: onnx.GraphProto) -> str:
         stored = [*(t.name for t in inner.initializer), *(s.values.name for s in inner.sparse_initializer)]
         made = Counter([*stored, *(name for node in inner.node for name in node.output if name)])
         if twice := [name for name, count in made.most_common(1) if count > 1]:
-            return twice[0]
+            return str(twice[0])
     return ""
 
 

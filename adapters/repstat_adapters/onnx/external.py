@@ -16,7 +16,6 @@ import onnx
 from repstat.errors import InputRefusedError
 from repstat_adapters.onnx.walk import all_tensors
 
-
 _IN_MEMORY = "_ORT_MEM_ADDR_"
 """With it, onnxruntime marks weights that are at an address of its own process."""
 _LONGEST = 200
@@ -75,8 +74,8 @@ def _refused(path: Path, name: str, why: str, fix: str) -> InputRefusedError:
 
 def _checked_file(location: str, path: Path, name: str) -> Path:
     posix, windows = PurePosixPath(location), PureWindowsPath(location)
-    unsafe = not location or "\0" in location or posix.is_absolute() or windows.drive or windows.root
-    unsafe = unsafe or _IN_MEMORY in posix.parts
+    absolute = posix.is_absolute() or bool(windows.drive or windows.root)
+    unsafe = not location or "\0" in location or absolute or _IN_MEMORY in posix.parts
     if unsafe or ".." in posix.parts or ".." in windows.parts:
         why = f"location {location!r} is not a relative path inside the model's folder"
         raise _refused(path, name, why, "Do not use this model unless you know who made it")
