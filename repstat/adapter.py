@@ -131,7 +131,7 @@ class AdapterOptions:
         For files that hold weights only: what builds the model they belong to, ``package.module:function``
         or the function itself. It is called without arguments.
     max_memory
-        Bytes that the model's run may take. Adapters that can predict more refuse the model; none enforces it.
+        Bytes that the model's run may take. Adapters that predict more refuse the model; none enforces it.
     """
 
     provider: str = "auto"
@@ -205,7 +205,7 @@ class Predicting(Protocol):
     """An adapter that knows from the model itself, without running it, what a batch needs."""
 
     def predicted_bytes(self, feeds: Mapping[str, Array]) -> int:
-        """Return the bytes that a run with a batch takes at least, 0 if unknown; `layers` was called before."""
+        """Return the bytes that a run with a batch takes at least, 0 if unknown; `layers` was called."""
 
 
 class AdapterModule(Protocol):

@@ -1,9 +1,9 @@
 """Run a model in a process of its own and watch it from outside: nothing in a model's file can stop that.
 
 A model's run may never end, take all memory, or crash, and while the C++ code of a runtime computes,
-Python hears nothing. So the command forks before it loads a framework. The child goes on with the command; its parent
-waits, hands signals on, and ends it where it exceeds a limit. Killing it is safe: whatever the store's writer
-has finished survives that (docs/reliability.md).
+Python hears nothing. So the command forks before it loads a framework. The child goes on with the command;
+its parent waits, hands signals on, and ends it where it exceeds a limit. Killing it is safe: whatever the
+store's writer has finished survives that (docs/reliability.md).
 """
 
 import os

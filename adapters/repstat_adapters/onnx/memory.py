@@ -1,8 +1,8 @@
 """What a model needs in memory, predicted from its graph: a few bytes can ask for terabytes.
 
-ConstantOfShape, Expand, Tile, Range, Pad or a chain of Concat make of nothing a tensor of any size. onnx infers
-shapes, and follows the small integers that shapes are computed from; what it cannot infer counts as nothing,
-so a prediction is a lower bound. Weights are not copied for it.
+ConstantOfShape, Expand, Tile, Range, Pad or a chain of Concat make of nothing a tensor of any size. onnx
+infers shapes, and follows the small integers that shapes are computed from; what it cannot infer counts as
+nothing, so a prediction is a lower bound. Weights are not copied for it.
 """
 
 from collections import Counter
@@ -64,7 +64,7 @@ class Memory:
                 what="the model needs more memory than allowed",
                 path=self._path,
                 place=f"tensor {largest!r}"[:_LONGEST],
-                why=f"it takes at least {format_bytes(bytes_)}, and --max-memory is {format_bytes(self._limit)}",
+                why=f"it takes at least {format_bytes(bytes_)}; --max-memory is {format_bytes(self._limit)}",
                 fix="Use a smaller --batch-size if it is the batch, or allow more if the model is yours",
             )
         self._passed.add(asked)
