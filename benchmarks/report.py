@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "jax", "pykeops")
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "tensorflow", "onnxruntime", "jax", "pykeops")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import kernels, network, pages, precision, safety, sidejobs, trajectory, traps
+from benchmarks import kernels, network, overhead, pages, precision, safety, sidejobs, trajectory, traps
 from benchmarks.cases import ROOT, fixture_store
 from benchmarks.measure import FULL, QUICK, Settings, one_thread
 from benchmarks.peers import absent, present
@@ -20,6 +20,7 @@ SECTIONS: dict[str, Callable[[Settings], Table]] = {
     "network": network.table,
     "safety": safety.table,
     "pages": pages.table,
+    "overhead": overhead.table,
     "traps": lambda _: traps.table(),
 }
 

@@ -17,21 +17,30 @@ from repstat.errors import AdapterUnavailableError, UsageError
 
 GROUP = "repstat.adapters"
 
-_ELSEWHERE: Mapping[str, str] = {
-    ".pt": "PyTorch",
-    ".pth": "PyTorch",
-    ".pt2": "PyTorch",
-    ".safetensors": "PyTorch",
-    ".keras": "Keras",
-    ".h5": "Keras",
-    ".pb": "TensorFlow",
-    ".index": "TensorFlow",
+_TORCH, _KERAS = ("PyTorch", "torch"), ("Keras or TensorFlow", "tensorflow")
+_FRAMEWORKS: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys((".pt", ".pth", ".pt2", ".safetensors"), _TORCH),
+    **dict.fromkeys((".keras", ".h5", ".hdf5", ".pb", ".index"), _KERAS),
 }
-_EXPORT = {
-    "PyTorch": "Export the model to ONNX with torch.onnx.export and extract from that",
-    "Keras": 'Export the model to ONNX with model.export(path, format="onnx") and extract from that',
-    "TensorFlow": "Convert the model to ONNX with tf2onnx and extract from that",
+"""By suffix, who writes such files, and the adapter of repstat that reads them, which is also its extra."""
+_HDF5 = (
+    "it is no model and no weights that Keras wrote",
+    "Give the model itself; an activation store goes to `repstat analyze`",
+)
+_TENSORFLOW = "it is no checkpoint that tf.train.Checkpoint wrote"
+_WHOLE_CHECKPOINT = "Name the checkpoint by its prefix, ckpt-100, with --model-factory"
+_UNREAD: Mapping[str, tuple[str, str]] = {
+    ".h5": _HDF5,
+    ".hdf5": _HDF5,
+    ".pb": (
+        "it is one file of a SavedModel, or a frozen graph",
+        "Name the folder of the SavedModel; convert a frozen graph to ONNX with tf2onnx",
+    ),
+    ".index": (_TENSORFLOW, _WHOLE_CHECKPOINT),
+    ".data": ("it is one shard of a TensorFlow checkpoint", _WHOLE_CHECKPOINT),
 }
+"""What a file is that has the suffix of an adapter, and yet is none of its models; and what to give."""
+_ANOTHER = "Export it to ONNX, write an adapter, or import its activations (docs/adapters.md)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +148,7 @@ def _existing_file(path: Path) -> Path:
             what="model is a folder",
             path=path,
             why="a model file was expected",
-            fix=f"Name the checkpoints themselves, for example '{path}/*.onnx'",
+            fix="Name a checkpoint in it; `repstat extract` takes a folder of checkpoints",
         )
     if not path.exists():
         raise UsageError(
@@ -165,13 +174,21 @@ def _nobody(source: object, found: tuple[FoundAdapter, ...]) -> AdapterUnavailab
         return AdapterUnavailableError(what="cannot read the model", why=why, fix=fix)
     why = "; ".join(filter(None, [f"none of the installed adapters ({working}) reads it", broken]))
     if not isinstance(source, Path):
-        kind = f"{type(source).__module__}.{type(source).__qualname__}"
-        return AdapterUnavailableError(
-            what=f"cannot read a model of type {kind}", why=why, fix="Export it to an ONNX file"
-        )
-    framework = _ELSEWHERE.get(source.suffix.lower())
-    if framework is None:
-        fix = "Give an ONNX model; see `repstat info` for the adapters installed"
+        return _nobody_live(source, why)
+    suffix = source.suffix.lower()
+    framework, extra = _FRAMEWORKS.get(suffix, ("", ""))
+    if framework and all(a.name != extra or a.module is None for a in found):
+        why = f"it looks like a file of {framework}, and {why}"
+        fix = f"Install its adapter with pip install --force-reinstall 'repstat[{extra}]'"
     else:
-        why, fix = f"it looks like a {framework} file, and {why}", _EXPORT[framework]
+        kind, fix = _UNREAD.get(suffix.partition("-")[0], ("", f"{_ANOTHER}; see `repstat info`"))
+        why = f"{kind}, and {why}" if kind else why
     return AdapterUnavailableError(what="cannot read the model", path=source, why=why, fix=fix)
+
+
+def _nobody_live(source: object, why: str) -> AdapterUnavailableError:
+    kind = f"{type(source).__module__}.{type(source).__qualname__}"
+    fix = _ANOTHER
+    if isinstance(source, Mapping):
+        fix = "Give the model that has these weights, or import activations with repstat.import_arrays"
+    return AdapterUnavailableError(what=f"cannot read a model of type {kind}", why=why, fix=fix)

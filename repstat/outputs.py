@@ -1,7 +1,7 @@
 """Files for people, pages and figures and tables: never over what is not ours, and never half of one."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from repstat.errors import UsageError
@@ -11,7 +11,7 @@ from repstat.store.signals import uninterrupted
 
 
 def check_output(
-    path: Path, begins: Iterable[bytes], kind: str, *, overwrite: bool, option: str = "-o"
+    path: Path, is_ours: Callable[[Path], bool], kind: str, *, overwrite: bool, option: str = "-o"
 ) -> None:
     """Refuse a path before the work that would be lost.
 
@@ -19,8 +19,8 @@ def check_output(
     ----------
     path
         Where a file is to be written.
-    begins
-        How a file of ours may begin: nothing else is overwritten.
+    is_ours
+        Whether a file is one of ours: nothing else is overwritten.
     kind
         What it is called: ``report``, ``figure``.
     overwrite
@@ -44,10 +44,7 @@ def check_output(
             why="nothing is overwritten unasked",
             fix=f"Pass --overwrite. {elsewhere}",
         )
-    marks = tuple(begins)
-    with path.open("rb") as file:
-        head = file.read(max(map(len, marks), default=0))
-    if not head.startswith(marks):
+    if not is_ours(path):
         raise UsageError(
             what="will not overwrite it", path=path, why=f"it is no {kind} that repstat wrote", fix=elsewhere
         )

@@ -5,6 +5,7 @@
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -86,43 +87,45 @@ class Recorder:
             raise UsageError(what=f"unknown on_error {on_error!r}", fix="Choose raise or warn")
         self._schedule = Schedule(every=every, per_decade=per_decade, steps=steps)
         options = options or AdapterOptions()
-        self._opened = OneModel(options)
-        self._plan = plan_extraction(
-            [model],
-            inputs,
-            labels=labels,
-            layers=[layers] if isinstance(layers, str) else layers,
-            steps=[0],
-            batch_size=batch_size,
-            dtype=dtype,
-            cast=cast,
-            noise=NoiseOptions(
-                noise_std=noise_std,
-                realizations=realizations,
-                conditional_samples=conditional_samples,
-                conditional_realizations=conditional_realizations,
-            ),
-            seed=seed,
-            options=options,
-            opened=self._opened,
-        )
+        with ExitStack() as stack:  # a recorder that is refused leaves the model as it was
+            self._opened = stack.enter_context(OneModel(options))
+            self._plan = plan_extraction(
+                [model],
+                inputs,
+                labels=labels,
+                layers=[layers] if isinstance(layers, str) else layers,
+                steps=[0],
+                batch_size=batch_size,
+                dtype=dtype,
+                cast=cast,
+                noise=NoiseOptions(
+                    noise_std=noise_std,
+                    realizations=realizations,
+                    conditional_samples=conditional_samples,
+                    conditional_realizations=conditional_realizations,
+                ),
+                seed=seed,
+                options=options,
+                opened=self._opened,
+            )
+            self._writer = StoreWriter(
+                Path(store),
+                samples=self._plan.samples,
+                layers=self._plan.layers,
+                steps=None,
+                identity=self._plan.identity,
+                n_realizations=self._plan.passes.n_realizations,
+                noise=self._plan.passes.noise,
+                conditional=self._plan.passes.conditional,
+                folder=folder,
+                resume=resume,
+                overwrite=overwrite,
+            )
+            stack.enter_context(self._writer)
+            self._held = stack.pop_all()
         self._model, self._on_error = model, on_error
-        self._writer = StoreWriter(
-            Path(store),
-            samples=self._plan.samples,
-            layers=self._plan.layers,
-            steps=None,
-            identity=self._plan.identity,
-            n_realizations=self._plan.passes.n_realizations,
-            noise=self._plan.passes.noise,
-            conditional=self._plan.passes.conditional,
-            folder=folder,
-            resume=resume,
-            overwrite=overwrite,
-        )
         self._last: int | None = None
         self._stopped = False
-        self._writer.__enter__()
         self._found = self._writer.done
 
     @property
@@ -225,8 +228,7 @@ class Recorder:
 
     def _release(self) -> None:
         self._stopped = True
-        self._opened.close()
-        self._writer.__exit__(None, None, None)
+        self._held.close()
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 MODULES = ("cases", "kernels", "measure", "memory", "peers", "precision", "report", "run", "sidejobs")
-MODULES += ("network", "pages", "safety", "suite", "traps", "trajectory")
+MODULES += ("network", "overhead", "pages", "safety", "small_cnn", "suite", "traps", "trajectory")
 
 
 @pytest.mark.parametrize("name", MODULES)

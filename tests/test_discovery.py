@@ -70,19 +70,60 @@ def test_no_adapter_at_all_means_a_broken_installation(monkeypatch: pytest.Monke
         discovery.open_model(model)
 
 
-def test_a_known_file_of_another_framework_is_told_apart(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "framework", "extra"),
+    [
+        *((f"model{suffix}", "PyTorch", "torch") for suffix in (".pt", ".pth", ".pt2", ".safetensors")),
+        *((f"model{suffix}", "Keras or TensorFlow", "tensorflow") for suffix in (".keras", ".h5", ".pb")),
+    ],
+)
+def test_the_missing_adapter_of_a_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, framework: str, extra: str
 ) -> None:
-    register(monkeypatch, a=toy(False))
-    (tmp_path / "model.keras").write_text("x")
-    with pytest.raises(AdapterUnavailableError, match=r"looks like a Keras file.*model.export"):
-        discovery.open_model(tmp_path / "model.keras")
+    (tmp_path / name).write_text("x")
+    text = rf"a file of {framework}, and none of the.*force-reinstall 'repstat\[{extra}\]'"
+    for others in ({}, {extra: ImportError("half an installation")}):
+        register(monkeypatch, onnx=toy(False), **others)
+        with pytest.raises(AdapterUnavailableError, match=text) as caught:
+            discovery.open_model(tmp_path / name)
+        assert ("half an installation" in str(caught.value)) == bool(others)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("acts.h5", r"no model and no weights that Keras wrote.*activation store goes to `repstat analyze`"),
+        ("saved_model.pb", r"one file of a SavedModel, or a frozen graph.*Name the folder.*tf2onnx"),
+        ("ckpt-1.index", r"no checkpoint that tf\.train\.Checkpoint wrote.*prefix.*--model-factory"),
+        ("ckpt-1.data-00000-of-00001", r"one shard of a TensorFlow checkpoint.*prefix.*--model-factory"),
+        ("model.tflite", r"\(onnx, tensorflow, torch\) reads it\. Export it to ONNX, write an adapter.*info"),
+    ],
+)
+def test_a_file_that_its_adapter_does_not_take_is_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, text: str
+) -> None:
+    register(monkeypatch, onnx=toy(False), tensorflow=toy(False), torch=toy(False))
+    (tmp_path / name).write_text("x")
+    with pytest.raises(AdapterUnavailableError, match=text):
+        discovery.open_model(tmp_path / name)
+
+
+def test_a_store_given_for_a_model_is_told_apart_by_the_adapters_themselves(
+    tmp_path: Path, models: Path
+) -> None:
+    import repstat
+
+    store = repstat.extract(models / "residual.onnx", store=tmp_path / "acts.h5")
+    with pytest.raises(AdapterUnavailableError, match="an activation store goes to `repstat analyze`"):
+        discovery.open_model(store)
 
 
 def test_a_live_object_nobody_knows_is_named_by_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, a=toy(False))
-    with pytest.raises(AdapterUnavailableError, match=r"cannot read a model of type builtins.dict"):
+    with pytest.raises(AdapterUnavailableError, match=r"builtins.dict.*the model that has these weights"):
         discovery.open_model({})
+    with pytest.raises(AdapterUnavailableError, match=r"type builtins.int.*Export it to ONNX, write an ad"):
+        discovery.open_model(3)
 
 
 def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:

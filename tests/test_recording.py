@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import repstat
-from repstat import Recorder
+from repstat import Recorder, discovery
 from repstat.errors import InputRefusedError, LockedError, ResourceError, StoreIncompleteError, UsageError
 from tests.adapters.onnx_models import mlp, normal
 
@@ -203,6 +203,28 @@ def test_what_cannot_be_recorded_is_said(tmp_path: Path, model: onnx.ModelProto)
         recorder.record(4)
         with pytest.raises(UsageError, match=r"step 4 comes after step 4.*only grow"):
             recorder.record(4)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "already exists"),
+        ({"layers": "nobody"}, "nobody"),
+        ({"overwrite": True, "resume": True}, "exclude each other"),
+    ],
+)
+def test_a_recorder_that_is_refused_lets_go_of_the_model(
+    tmp_path: Path, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch, options: Any, text: str
+) -> None:
+    path = repstat.extract(model, X, steps=0, store=tmp_path / "a.h5")
+    opened = []
+    original = discovery.open_model
+    monkeypatch.setattr(discovery, "open_model", lambda *a: opened.append(original(*a)) or opened[-1])
+    with pytest.raises(UsageError, match=text):
+        Recorder(model, X, store=path, **options)
+    (adapter,) = opened
+    with pytest.raises(UsageError, match="the model was closed"):
+        adapter.layers()
 
 
 def test_a_training_need_not_die_of_its_recording(

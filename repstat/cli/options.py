@@ -1,7 +1,7 @@
 """Options and helpers that several commands share."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -180,3 +180,16 @@ def plural(n: int, noun: str) -> str:
     """Return ``1 layer``, ``4,096 samples`` or ``10 passes``."""
     ending = "es" if noun.endswith("s") else "s"
     return f"{n:,} {noun}" + ("" if n == 1 else ending)
+
+
+def run_names(paths: Sequence[Path]) -> list[str]:
+    """Return what the runs of results files are called: the files, with folders where these are alike."""
+    short = [path.name.removesuffix(".h5").removesuffix(".results") for path in paths]
+    if len(set(short)) == len(short):
+        return short
+    long = [str(path).removesuffix(".h5").removesuffix(".results") for path in paths]
+    if len(set(long)) == len(long):
+        return long
+    raise UsageError(
+        what="the same results twice", why=f"found {len(paths)} names", fix="Name each results file once"
+    )

@@ -7,6 +7,7 @@ import click
 
 from repstat.child import STORE_GATE
 from repstat.cli import say
+from repstat.cli.options import run_names
 from repstat.plots import KINDS, WIDTH_INCHES, drawing_of, figure
 from repstat.units import UNITS, Units
 
@@ -89,7 +90,7 @@ def command(
     drawn = figure(
         kind,
         runs,
-        names=_names(paths),
+        names=run_names(paths),
         layers=_split(selectors),
         step=step,
         units=units,
@@ -117,14 +118,6 @@ def _read(words: Sequence[str]) -> tuple[list[Path], str]:
         msg = f"the results are missing: repstat plot acts.results.h5 {kind} -o figure.pdf"
         raise click.UsageError(msg)
     return [Path(path) for path in paths], kind
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """Return what the runs are called: their files without endings, with the folder where these are alike."""
-    stems = [path.name.removesuffix(".h5").removesuffix(".results") for path in paths]
-    if len(set(stems)) == len(stems):
-        return stems
-    return [f"{path.resolve().parent.name}/{stem}" for path, stem in zip(paths, stems, strict=True)]
 
 
 def _split(selectors: Sequence[str]) -> list[str] | None:

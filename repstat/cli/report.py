@@ -6,6 +6,7 @@ import click
 
 from repstat.child import STORE_GATE
 from repstat.cli import say
+from repstat.cli.options import run_names
 from repstat.errors import UsageError
 from repstat.units import UNITS, Units, format_bytes
 
@@ -48,7 +49,7 @@ def command(results: tuple[str, ...], output: str | None, overwrite: bool, units
     written = report(
         [open_results(source) for source in paths],
         path,
-        names=_names(paths),
+        names=run_names(paths),
         units=units,
         overwrite=overwrite,
     )
@@ -58,16 +59,3 @@ def command(results: tuple[str, ...], output: str | None, overwrite: bool, units
 def _report_path(results: Path) -> Path:
     """Return ``acts.report.html`` for ``acts.results.h5``."""
     return results.with_name(results.name.removesuffix(".h5").removesuffix(".results") + ".report.html")
-
-
-def _names(paths: list[Path]) -> list[str]:
-    """Return what each is called: its file's name, with folders where names are equal."""
-    short = [path.name.removesuffix(".h5").removesuffix(".results") for path in paths]
-    if len(set(short)) == len(short):
-        return short
-    long = [str(path).removesuffix(".h5").removesuffix(".results") for path in paths]
-    if len(set(long)) == len(long):
-        return long
-    raise UsageError(
-        what="the same results twice", why=f"found {len(paths)} names", fix="Name each results file once"
-    )

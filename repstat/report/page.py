@@ -52,10 +52,15 @@ def report(
         The disk is full.
     """
     output = Path(path)
-    check_output(output, [MARK], "report", overwrite=overwrite)
+    check_output(output, _is_report, "report", overwrite=overwrite)
     text = render(runs, names=names, units=units)
     write_output(output, text.encode("utf-8"))
     return output
+
+
+def _is_report(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(MARK)) == MARK
 
 
 def render(runs: Results | Sequence[Results], *, names: Sequence[str] = (), units: Units = "nats") -> str:

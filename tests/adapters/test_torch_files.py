@@ -182,6 +182,18 @@ def test_looking_at_a_file_does_not_import_torch(model: Any, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
 
 
+def test_an_extraction_does_not_load_the_compiler(tmp_path: Path) -> None:
+    """It takes a second to load, and nothing is compiled."""
+    code = f"""
+import sys, torch, repstat
+layers = torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2)
+repstat.extract(torch.nn.Sequential(*layers), store={str(tmp_path / "a.h5")!r})
+assert "torch._dynamo" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -104,7 +104,7 @@ case("a graph attribute on a plain op", 0, 3)(
 )  # fmt: skip
 
 
-@case("ten thousand ops in a row", 0, 3, options=SECONDS)
+@case("ten thousand ops in a row", 0, 3, 6, options=SECONDS)
 def _long(folder: Path) -> None:
     nodes = [node("Tanh", [f"t{i}" if i else "x"], [f"t{i + 1}"]) for i in range(10_000)]
     write(folder, model([*nodes, node("Identity", ["t10000"], ["h"])]))

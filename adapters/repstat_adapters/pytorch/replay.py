@@ -84,6 +84,11 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._last = max((mark.ordinal for mark in wanted), default=-1)
         self._next = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Have no wrapper around each op that imports the compiler, in a second: nothing is compiled here."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

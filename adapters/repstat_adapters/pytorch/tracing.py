@@ -107,6 +107,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for name, tensor in [*constants.items(), *inputs.items()]:
             self._enter(name, tensor)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Have no wrapper around each op that imports the compiler, in a second: nothing is compiled here."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

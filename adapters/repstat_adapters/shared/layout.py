@@ -64,6 +64,8 @@ def close(a: Array, b: Array) -> bool:
     """Whether two arrays agree up to the rounding of another batch size; NaN equals NaN."""
     if a.shape != b.shape:
         return False
+    if np.array_equal(a, b):  # as it is most often, at a small part of the cost
+        return True
     finite = np.abs(b[np.isfinite(b)]).astype(np.float64)
     scale = float(finite.max()) if finite.size else 0.0
     tolerance = _TOLERANCE.get(a.dtype.name, 1e-4) * scale
