@@ -224,8 +224,8 @@ def _after(found: Mapping[str, Mapping[str, Any]]) -> str:
 under which a layer's values depend on which others are asked for: without it the plain forward pass takes
 {ratio(plain)} as long, and `Adapter.run` {ratio(own)} of that. *Extract* is beyond it where a network makes
 activations faster than they can be hashed and written, as *bare* shows. Storing costs {cost * 1e9:.1f} s per
-GB here: by itself {GOAL - 1:.1f} of the forward pass of a network that makes {limit:,.0f} kB of hidden activations per ms, and
-less of it where a network makes fewer.
+GB here. That is {GOAL - 1:.1f} of the forward pass, as much as the goal allows, in a network that makes
+{limit:,.0f} kB of hidden activations per ms, and less where it makes fewer.
 
 {grid}
 

@@ -59,6 +59,15 @@ def test_the_noise_is_that_of_repstat() -> None:
         assert np.allclose(found[key], want, atol=1e-6)
 
 
+def test_the_memory_of_a_noisy_run_is_predicted_without_its_noise() -> None:
+    adapter = opened(mlp())
+    needs = []
+    for noise in ({}, {"L000": 0.5, "L001": 0.25}):
+        run(adapter, normal(6, 4), noise)
+        needs.append(adapter.predicted_bytes({"x": normal(600, 4)}))
+    assert needs[1] >= needs[0] > 600 * 5 * 4
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_batches_order_subsets_and_threads_do_not_matter(threads: int) -> None:
     x, stds = normal(256, 4), {"L000": 0.5, "L001": 0.25}

@@ -96,9 +96,9 @@ class OnnxAdapter(BatchedAdapter):
         """Return the bytes that a run of the last model made for a batch takes at least."""
         if self._cached is None:
             return 0
-        model = self._cached[2].model
-        named = _named_for([value.name for value in model.graph.input], feeds, self._inputs)
-        return predicted_bytes(model, {name: feed.shape for name, feed in named.items()}, sys.maxsize)[0]
+        # Of the noise that a model may be fed besides, the shapes follow from those of the layers.
+        shapes = {fed_as(name, self._inputs.types.get(name, "")): feed.shape for name, feed in feeds.items()}
+        return predicted_bytes(self._cached[2].model, shapes, sys.maxsize)[0]
 
     def close(self) -> None:
         """Release the sessions."""
