@@ -46,8 +46,8 @@ demo: $(VENV)/.plot  ## extract, analyse and report the real training trajectory
 test: $(VENV)/.dev  ## the whole test suite, with every framework
 	REPSTAT_REQUIRE_ALL=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-crash-test: $(VENV)/.dev  ## every write boundary, loss of power, fault and 200 kills of an extraction (20 minutes)
-	$(BIN)/python -m pytest -m crash $(CRASH_TESTS) $(PYTEST_ARGS)
+crash-test: $(VENV)/.dev  ## every write boundary, loss of power, fault and 200 kills of an extraction (30 to 45 minutes)
+	REPSTAT_CRASH_EVERY=$${REPSTAT_CRASH_EVERY:-2} $(BIN)/python -m pytest -m crash $(CRASH_TESTS) $(PYTEST_ARGS)
 
 fuzz: $(VENV)/.dev  ## 10,000 broken stores and results, every command at each (20 minutes; FUZZ_ARGS="--seed 2")
 	$(BIN)/python -m tests.store.fuzz $(FUZZ_ARGS)

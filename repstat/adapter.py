@@ -130,6 +130,8 @@ class AdapterOptions:
     model_factory
         For files that hold weights only: what builds the model they belong to, ``package.module:function``
         or the function itself. It is called without arguments.
+    max_memory
+        Bytes that the model's run may take. Adapters that predict more refuse the model; none enforces it.
     """
 
     provider: str = "auto"
@@ -137,6 +139,7 @@ class AdapterOptions:
     opt_level: Literal["none", "basic", "extended", "all"] = "none"
     trust_model: bool = False
     model_factory: str | Callable[[], Any] | None = None
+    max_memory: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -195,6 +198,14 @@ class Reloadable(Protocol):
         RepstatError
             `source` is one, but cannot be read.
         """
+
+
+@runtime_checkable
+class Predicting(Protocol):
+    """An adapter that knows from the model itself, without running it, what a batch needs."""
+
+    def predicted_bytes(self, feeds: Mapping[str, Array]) -> int:
+        """Return the bytes that a run with a batch takes at least, 0 if unknown; `layers` was called."""
 
 
 class AdapterModule(Protocol):

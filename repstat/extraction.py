@@ -226,6 +226,7 @@ def record(
             "adapter": facts,
             "batch_size": plan.batch_size,
             "seed": plan.seed,
+            "trust_model": plan.options.trust_model,
         },
     )
     with writer.checkpoint(checkpoint) as part:

@@ -3,13 +3,12 @@
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from repstat.adapter import Array
 from repstat.errors import InputRefusedError, UsageError
-from repstat.tensors import read_npz
+from repstat.tensors import read_hdf5, read_npz
 
 _LABEL_HEADINGS = ("label", "labels", "class", "classes", "y", "target", "targets")
 _FORMATS = ".npy, .npz, FILE.h5:DATASET or .csv"
@@ -29,7 +28,7 @@ def read_arrays(text: str) -> dict[str, Array]:
     _must_exist(path)
     try:
         if dataset or path.suffix.lower() in {".h5", ".hdf5"}:
-            return {"inputs": _read_hdf5(path, dataset)}
+            return {"inputs": read_hdf5(path, dataset)}
         if path.suffix.lower() == ".npy":
             return {"inputs": np.load(path, mmap_mode="r", allow_pickle=False)}
         if path.suffix.lower() == ".npz":
@@ -164,28 +163,6 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _read_hdf5(path: Path, dataset: str) -> Array:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        names: list[str] = []
-        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        if dataset not in names:
-            raise UsageError(
-                what="no such dataset" if dataset else "a dataset must be named",
-                path=path,
-                why=f"found {', '.join(names[:8]) or 'no dataset'}",
-                fix=f"Write for example {path.name}:{names[0] if names else 'DATASET'}",
-            )
-        found: Any = file[dataset]
-        if found.dtype.kind not in "fiub" or found.external or found.is_virtual:
-            raise InputRefusedError(
-                what="cannot read the arrays", path=path, place=dataset,
-                why=f"found dtype {found.dtype}, expected plain numbers", fix="Save plain numeric arrays",
-            )  # fmt: skip
-        return np.asarray(found[...])
 
 
 def read_metrics(path: Path) -> Mapping[int, Mapping[str, float]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from repstat.adapter import Adapter, AdapterOptions, Array, Layer
+from repstat.adapter import Adapter, AdapterOptions, Array, Layer, Predicting
 from repstat.checkpoints import find_models
 from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError, UsageError
@@ -159,6 +159,9 @@ def plan_extraction(
             noise or NoiseOptions(), adapter, found, chosen, some, n_samples=checked.n_samples, seed=seed
         )
         chosen = _with_dtype(chosen, dtype)
+        batch_size = batch_size or _fitting(
+            adapter, checked, _batch_size(checked, chosen, [x for x in found if _noisy(x, passes)]), options
+        )
         facts = adapter.provenance()
     digest, entropy = checked.digest()
     return Plan(
@@ -172,7 +175,7 @@ def plan_extraction(
         model_keys=tuple(layer.key for layer in found),
         provider=str(facts.get("provider", "")),
         dtype=dtype,
-        batch_size=batch_size or _batch_size(checked, chosen, [x for x in found if _noisy(x, passes)]),
+        batch_size=batch_size,
         seed=seed,
         options=options,
         passes=passes,
@@ -218,6 +221,18 @@ def _batch_size(inputs: Inputs, layers: Sequence[Layer], noisy: Sequence[Layer])
     per_sample += sum(x.n_units * 8 for x in noisy)
     per_sample += sum(a[:1].nbytes for a in inputs.arrays.values())
     return int(np.clip(BATCH_BYTES // max(per_sample, 1), 1, min(MAX_BATCH, inputs.n_samples)))
+
+
+def _fitting(adapter: Adapter, inputs: Inputs, batch_size: int, options: AdapterOptions) -> int:
+    """Halve a batch until what lies between the layers fits too, as far as that can be predicted."""
+    known: object = adapter
+    if options.max_memory is not None and isinstance(known, Predicting):
+        specs = adapter.inputs()
+        while batch_size > 1 and (
+            known.predicted_bytes(inputs.batch(specs, 0, batch_size)) > options.max_memory // 2
+        ):
+            batch_size //= 2
+    return batch_size
 
 
 def unmatched_metrics(

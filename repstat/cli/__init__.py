@@ -39,11 +39,15 @@ HELP = """See what the layers of a neural network know while it learns.
 """
 
 
-_KEPT = "An extraction keeps its finished checkpoints, and the same command goes on."
+KEPT = "An extraction keeps its finished checkpoints, and the same command goes on."
 
 
 class Terminated(BaseException):
     """SIGTERM arrived; unwinding removes temporary files."""
+
+
+class OutOfTimeError(BaseException):
+    """``--timeout`` is over. Not an Exception: no handler of a model's failures is meant."""
 
 
 class LazyGroup(click.Group):
@@ -93,9 +97,12 @@ def cli(debug: bool) -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the code that docs/cli.md lists."""
+    from repstat.cli import guard
+
     arguments = sys.argv[1:] if args is None else args
     signal.signal(signal.SIGTERM, _terminate)
     _occupy()
+    guard.enable()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a bar or a foreign name must not fail in LC_ALL=C
@@ -136,6 +143,8 @@ def _run(arguments: list[str]) -> int:
         return _say(_stopped("interrupted", error), 130, error, debug)
     except Terminated as error:
         return _say(_stopped("terminated", error), 143, error, debug)
+    except OutOfTimeError as error:
+        return _say(_stopped("time ran out: it took longer than --timeout allows", error), 6, error, debug)
     except BrokenPipeError:
         # The reader of stdout went away (`| head -1`): not an error of ours, and nothing more to say there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -153,7 +162,7 @@ def _run(arguments: list[str]) -> int:
 def _stopped(how: str, error: BaseException) -> str:
     # A second Ctrl-C is not to interrupt the message.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return " ".join([f"{how}. Nothing half-written is left.", *(_notes(error) or [_KEPT])])
+    return " ".join([f"{how}. Nothing half-written is left.", *(_notes(error) or [KEPT])])
 
 
 def _notes(error: BaseException) -> list[str]:

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from repstat.adapter import AdapterOptions
+from repstat.cli.guard import watched
 from repstat.cli.options import (
     ModelOptions,
     announce_store,
     check_output,
     existing_output_options,
     layer_option,
+    limit_options,
     metrics_option,
     model_options,
     output_option,
     plural,
 )
+from repstat.memory import default_limit
 from repstat.units import format_bytes
 
 if TYPE_CHECKING:
@@ -108,6 +111,7 @@ Examples:
     help="Convert integer inputs to floating point where the model wants it.",
 )
 @existing_output_options
+@limit_options
 @model_options
 def command(
     models: tuple[str, ...],
@@ -127,6 +131,8 @@ def command(
     cast: bool,
     resume: bool,
     overwrite: bool,
+    timeout: float | None,
+    max_memory: int | None,
     **model_choices: Unpack[ModelOptions],
 ) -> None:
     """Record the activations of every hidden layer of MODEL in an activation store.
@@ -145,7 +151,9 @@ def command(
 
     check_output(output, resume=resume, overwrite=overwrite)
     path = Path(output.rstrip("/"))
-    options = AdapterOptions(**model_choices)
+    max_memory = max_memory or default_limit()
+    watched(timeout, max_memory, path)
+    options = AdapterOptions(**model_choices, max_memory=max_memory)
     with output_lock(path) as lock, OneModel(options) as opened, Talk() as talk:
         arrays, labels = read_data(inputs_file, labels_file)
         plan = plan_extraction(

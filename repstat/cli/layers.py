@@ -8,15 +8,24 @@ import click
 
 from repstat.adapter import AdapterOptions
 from repstat.cli import say
-from repstat.cli.options import ModelOptions, model_options, plural
+from repstat.cli.guard import watched
+from repstat.cli.options import ModelOptions, limit_options, model_options, plural
+from repstat.memory import default_limit
 from repstat.naming import printable
 
 
 @click.command("layers", epilog="Example: repstat layers model.onnx")
 @click.argument("model")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@limit_options
 @model_options
-def command(model: str, as_json: bool, **model_choices: Unpack[ModelOptions]) -> None:
+def command(
+    model: str,
+    as_json: bool,
+    timeout: float | None,
+    max_memory: int | None,
+    **model_choices: Unpack[ModelOptions],
+) -> None:
     """List the layers of MODEL in forward order.
 
     One line per layer: key, kind, the ops that produce its activation, the shape of one sample's activation,
@@ -25,7 +34,10 @@ def command(model: str, as_json: bool, **model_choices: Unpack[ModelOptions]) ->
     from repstat.checkpoints import find_models
     from repstat.discovery import open_model
 
-    adapter = open_model(find_models([model]).models[0], AdapterOptions(**model_choices))
+    max_memory = max_memory or default_limit()
+    watched(timeout, max_memory)
+    options = AdapterOptions(**model_choices, max_memory=max_memory)
+    adapter = open_model(find_models([model]).models[0], options)
     try:
         layers = adapter.layers()
         inputs = adapter.inputs()

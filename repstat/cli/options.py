@@ -9,12 +9,16 @@ import click
 
 from repstat.cli import say
 from repstat.errors import UsageError
+from repstat.memory import parse_bytes
 
 UNKNOWN_ENTROPY = (
     "the inputs are unknown: the ceiling of I(X;T) is ln n, which is too high if samples repeat; then an "
     "estimate may be saturated without being marked"
 )
 """What is said where nobody gave the samples that activations belong to."""
+
+_LONGEST_SECONDS = 1e8
+"""Three years: what the clock of the system takes."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,6 +51,56 @@ def model_options(command: F) -> F:
             show_default=True,
             metavar="auto|cpu|cuda|NAME",
             help="Where the model runs. Never falls back silently.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+class _Seconds(click.ParamType[float]):
+    """A time, which infinity and NaN are not."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = 0.0
+        if not 0.0 < seconds <= _LONGEST_SECONDS:
+            self.fail(f"{value!r} is no number of seconds above 0", param, ctx)
+        return seconds
+
+
+class _Bytes(click.ParamType[int]):
+    """A size with or without a unit."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return value if isinstance(value, int) else parse_bytes(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+def limit_options(command: F) -> F:
+    """Add what a model's run may take."""
+    for option in (
+        click.option(
+            "--max-memory",
+            type=_Bytes(),
+            metavar="SIZE",
+            help="Memory that the model's run may take, such as 4GB: what is predicted to need more is "
+            "refused, and what takes more nevertheless is ended, with exit code 6 [default: 80 % of the "
+            "machine's, or of its container's].",
+        ),
+        click.option(
+            "--timeout",
+            type=_Seconds(),
+            metavar="SECONDS",
+            help="End the command after this time, whatever the model does, with exit code 6. Finished "
+            "checkpoints are kept [default: none].",
         ),
     ):
         command = option(command)

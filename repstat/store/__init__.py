@@ -9,6 +9,7 @@ from repstat.store.layout import predicted_bytes
 from repstat.store.lock import OutputLock, output_lock
 from repstat.store.merge import merge
 from repstat.store.noise import Conditional, NoiseRecord
+from repstat.store.parts import tidy_up
 from repstat.store.reader import Store, open_store
 from repstat.store.schema import Checkpoint, Samples
 from repstat.store.verify import verify
@@ -30,5 +31,6 @@ __all__ = [
     "open_store",
     "output_lock",
     "predicted_bytes",
+    "tidy_up",
     "verify",
 ]

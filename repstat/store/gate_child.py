@@ -4,22 +4,19 @@ All that the parent calls of HDF5 on opening is called here first, and one value
 activations, which takes HDF5 through its index of chunks.
 """
 
-import json
 import math
 import os
 import resource
-import select
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from repstat.child import IDLE_SECONDS
 from repstat.errors import RepstatError, ResourceError, StoreDamagedError
+from repstat.serving import address_space, limit, refusal, serve
 from repstat.store.results_file import RESULTS, decode
 from repstat.store.rules import STORE
 from repstat.store.storefile import load, reading
@@ -34,60 +31,33 @@ _METADATA_COPIES = 6
 
 def main() -> None:
     """Answer questions until there are no more."""
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # a C library that prints must not answer
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_FSIZE, 0)
-    while select.select([0], [], [], IDLE_SECONDS)[0]:
-        line = _line()
-        if not line:
-            return
-        answers.write(json.dumps(_answer(json.loads(line))).encode() + b"\n")
-
-
-def _line() -> bytes:
-    """Read a question without reading ahead, so that `select` sees the next one."""
-    line = b""
-    while not line.endswith(b"\n"):
-        part = os.read(0, 2**16)
-        if not part:
-            return b""
-        line += part
-    return line
+    serve(_answer)
 
 
 def _answer(question: Mapping[str, str]) -> dict[str, Any]:
     form = {form.schema: form for form in (STORE, RESULTS)}[question["schema"]]
     path = Path(question["path"])
-    _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + CPU_SECONDS)
+    limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + CPU_SECONDS)
     allowed = MEMORY_BYTES
     try:
         if question["folder"]:
             os.chdir(question["folder"])
-        _limit(resource.RLIMIT_AS, _address_space() + allowed)
+        limit(resource.RLIMIT_AS, address_space() + allowed)
         if question["verb"] == "schema":
             return {"found": _schema(path)}
         metadata = check_structure(path, form)
         allowed += _METADATA_COPIES * metadata
-        _limit(resource.RLIMIT_AS, _address_space() + allowed)
+        limit(resource.RLIMIT_AS, address_space() + allowed)
         _JUDGES[form.schema](path)
     except RepstatError as error:
-        return _refusal(error)
+        return refusal(error)
     except (MemoryError, RecursionError):
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        if hard != resource.RLIM_INFINITY and hard < _address_space() + allowed:
-            return _refusal(ResourceError(what="too little memory to check the file", path=path))
+        if hard != resource.RLIM_INFINITY and hard < address_space() + allowed:
+            return refusal(ResourceError(what="too little memory to check the file", path=path))
         why = f"reading its metadata takes more than {format_bytes(allowed)} of memory"
-        return _refusal(StoreDamagedError(what=f"the {form.short} cannot be checked", path=path, why=why))
+        return refusal(StoreDamagedError(what=f"the {form.short} cannot be checked", path=path, why=why))
     return {}
-
-
-def _refusal(error: RepstatError) -> dict[str, Any]:
-    facts = {name: getattr(error, name) for name in ("what", "why", "fix", "place")}
-    return {
-        "kind": type(error).__name__,
-        "facts": facts | {"path": None if error.path is None else os.fspath(error.path)},
-    }
 
 
 def _schema(path: Path) -> str:
@@ -115,22 +85,6 @@ _JUDGES: Mapping[str, Callable[[Path], None]] = {
     STORE.schema: _judge_store,
     RESULTS.schema: _judge_results,
 }
-
-
-def _limit(what: int, soft: int) -> None:
-    """Lower (or raise again) a limit of this process as far as the system lets it."""
-    _, hard = resource.getrlimit(what)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(what, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
-
-
-def _address_space() -> int:
-    """Return the address space in use, in bytes; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", "rb") as pages:  # noqa: PTH123
-            return int(pages.read().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 2**31
 
 
 if __name__ == "__main__":

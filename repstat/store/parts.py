@@ -3,10 +3,14 @@
 import contextlib
 import re
 from collections.abc import Callable
+from itertools import chain
+from os import PathLike
 from pathlib import Path
 
 from repstat.errors import StoreDamagedError, UsageError
 from repstat.store import disk
+from repstat.store.lock import output_lock
+from repstat.store.output import located
 from repstat.store.reader import check_disjoint
 from repstat.store.staging import stale_files
 from repstat.store.storefile import StoreFile, load, value_problems
@@ -25,12 +29,21 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: list[StoreFile] = []
+        self._made = False
 
     def create(self) -> None:
         """Make the folder, durably, if it is not there."""
         if not self.folder.is_dir():
             disk.make_folder(self.folder)
+            self._made = True
             disk.sync_folder(self.folder.parent)
+
+    def give_back(self) -> None:
+        """Remove the folder if it was made here for nothing."""
+        if self._made and not self.files:
+            with contextlib.suppress(OSError):
+                disk.remove_folder(self.folder)
+                self._made = False
 
     def load(
         self,
@@ -87,6 +100,35 @@ class Parts:
             disk.sync_folder(self.folder)
             with contextlib.suppress(OSError):
                 disk.remove_folder(self.folder)
+
+
+def tidy_up(path: str | PathLike[str]) -> int:
+    """Remove what a writer that was killed has left half-written.
+
+    Returns
+    -------
+    int
+        How many checkpoints it has finished that are not in the output yet.
+
+    Raises
+    ------
+    LockedError
+        Another writer is at work there.
+    """
+    output = located(path)
+    parts = FolderSwap(output).staging
+    folders = [folder for folder in (parts, output) if folder.is_dir()]
+    with output_lock(output):
+        for stale in [*stale_files(output.parent, output.name), *chain(*map(stale_files, folders))]:
+            disk.remove(stale)
+        with contextlib.suppress(OSError):
+            disk.remove_folder(parts)
+    return sum(
+        _PART.fullmatch(entry.name) is not None
+        for folder in folders
+        if folder.is_dir()
+        for entry in folder.iterdir()
+    )
 
 
 class FolderSwap:

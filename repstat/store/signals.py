@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold back SIGINT and SIGTERM for a moment; they arrive when the block ends.
+    """Hold back SIGINT, SIGTERM and SIGALRM (a time limit) for a moment; they arrive when the block ends.
 
     HDF5 writes by calling back into Python, where a handler may raise at any instruction. An exception that
     unwinds through HDF5 leaves a file that can be neither closed nor dropped in order. Other threads are
@@ -17,7 +17,7 @@ def uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with _held(signal.SIGINT), _held(signal.SIGTERM):
+    with _held(signal.SIGINT), _held(signal.SIGTERM), _held(signal.SIGALRM):
         yield
 
 

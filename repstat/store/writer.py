@@ -277,6 +277,7 @@ class StoreWriter:
         finally:
             if builder is not None:
                 builder.discard()
+            self._parts.give_back()
 
     def _errors(self) -> AbstractContextManager[None]:
         return disk_errors(self._output, self._kept)

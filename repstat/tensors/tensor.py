@@ -3,7 +3,6 @@
 Files are read, not mapped: the map of a file that is truncated meanwhile kills the process.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 
 from repstat.adapter import Array
 from repstat.errors import InputRefusedError, ResourceError
+from repstat.memory import usable_memory
 from repstat.units import format_bytes
 
 BLOCK_BYTES = 1 << 24
@@ -67,7 +67,8 @@ class Tensor:
         InputRefusedError
             The file is damaged.
         """
-        self._check_memory("a sample of the array", prod(self.shape[1:]) * self.dtype.itemsize)
+        one = prod(self.shape[1:]) * self.dtype.itemsize
+        check_memory("a sample of the array", one, self.path, self.name)
         yield from self.rows()
 
     def read(self) -> Array:
@@ -80,7 +81,7 @@ class Tensor:
         InputRefusedError
             The file is damaged.
         """
-        self._check_memory("the array", self.n_bytes)
+        check_memory("the array", self.n_bytes, self.path, self.name)
         whole = np.empty(self.shape or (1,), self.dtype)
         start = 0
         for block in self.blocks():
@@ -88,23 +89,28 @@ class Tensor:
             start += len(block)
         return whole.reshape(self.shape)
 
-    def _check_memory(self, what: str, n_bytes: int) -> None:
-        if n_bytes > (limit := memory_limit()):
-            raise ResourceError(
-                what=f"{what} is too large",
-                path=self.path,
-                place=repr(self.name)[:200],
-                why=f"found {format_bytes(n_bytes)}, and at most {format_bytes(limit)} are read at once here",
-                fix="Leave it out, or use a machine with more memory",
-            )
+
+def check_memory(what: str, n_bytes: int, path: Path | None, name: str) -> None:
+    """Refuse an array that is not to be read at once.
+
+    Raises
+    ------
+    ResourceError
+        It is larger than `memory_limit`.
+    """
+    if n_bytes > (limit := memory_limit()):
+        raise ResourceError(
+            what=f"{what} is too large",
+            path=path,
+            place=repr(name)[:200],
+            why=f"found {format_bytes(n_bytes)}, and at most {format_bytes(limit)} are read at once here",
+            fix="Leave it out, or use a machine with more memory",
+        )
 
 
 def memory_limit() -> int:
-    """Return half of the machine's memory, or 4 GiB where that is not known."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):
-        return 1 << 32
+    """Return half of the memory there is to use."""
+    return usable_memory() // 2
 
 
 def of_array(name: str, array: Array) -> Tensor:

@@ -80,7 +80,7 @@ def test_a_file_s_name_is_not_obeyed(run_cli, store: Path) -> None:
         assert outcome.code == (2 if words[0] == "inspect" else 0), outcome.err
         assert not hostile(outcome.err)
         assert all(
-            line.startswith(("repstat: error: there is no", "wrote ", "/"))
+            line.startswith(("repstat: error: there is no", "wrote ", "next: ", "/"))
             for line in outcome.err.splitlines()
         )
 

@@ -1,5 +1,6 @@
 """The ONNX adapter: hidden layers of an ONNX model, run by onnxruntime."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from repstat.adapter import AdapterOptions, Array, InputSpec
 from repstat_adapters.onnx.checks import check_model
 from repstat_adapters.onnx.graph import index_graph, nested_layers
 from repstat_adapters.onnx.inputs import Inputs, read_inputs
+from repstat_adapters.onnx.memory import Memory, predicted_bytes
 from repstat_adapters.onnx.names import OnnxNames
 from repstat_adapters.onnx.ports import NoisyTensor
 from repstat_adapters.onnx.provenance import model_facts, source_facts, weights_sha256
@@ -57,8 +59,10 @@ class OnnxAdapter(BatchedAdapter):
         super().__init__(path)
         self._runtime = choose_runtime(options, self._source.folder, path)
         self._runtime.check_versions(self._source.model)
+        self._memory = Memory(options.max_memory, path)
         self._model = inlined(self._source.model)
         check_model(self._model, path)
+        self._memory.check(self._model)
         self._graph = index_graph(self._model.graph)
         self._inputs = read_inputs(self._model.graph, self._graph, path)
         self._found = find_layers(self._graph, OnnxNames(self._graph))
@@ -88,6 +92,14 @@ class OnnxAdapter(BatchedAdapter):
             ),
         }
 
+    def predicted_bytes(self, feeds: Mapping[str, Array]) -> int:
+        """Return the bytes that a run of the last model made for a batch takes at least."""
+        if self._cached is None:
+            return 0
+        model = self._cached[2].model
+        named = _named_for([value.name for value in model.graph.input], feeds, self._inputs)
+        return predicted_bytes(model, {name: feed.shape for name, feed in named.items()}, sys.maxsize)[0]
+
     def close(self) -> None:
         """Release the sessions."""
         self._cached = None
@@ -109,7 +121,8 @@ class OnnxAdapter(BatchedAdapter):
 
         def run(batch: Mapping[str, Array]) -> Mapping[str, Array]:
             named = _named_for(declared, batch, self._inputs)
-            values = run_session(session, outputs, named, self._path, quiet=True)
+            self._memory.check(exposed.model, named)
+            values = run_session(session, outputs, named, self._path)
             by_output = dict(zip(outputs, values, strict=True))
             return {target: by_output[output] for target, output in exposed.output_of.items()}
 
@@ -138,6 +151,7 @@ class OnnxAdapter(BatchedAdapter):
         def run(feeds: Mapping[str, Array], noise: Mapping[str, Array]) -> Mapping[str, Array]:
             fed = {exposed.ports[target].fed: array for target, array in noise.items()}
             named = {**_named_for(declared, feeds, self._inputs), **fed}
+            self._memory.check(exposed.model, named)
             values = run_session(session, [*outputs, *shapes], named, self._path)
             for target, shape in zip(exposed.ports, values[len(outputs) :], strict=True):
                 if (have := tuple(shape.tolist())) != noise[target].shape:

@@ -1,5 +1,6 @@
 """Models that cannot be extracted honestly: random, in training mode, or made of ops nobody here knows."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ _RANDOM = frozenset(
     ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"]
 )
 _BATCH_NORM_ATTRIBUTE_SINCE = 14
+_LONGEST = 200
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -44,6 +46,14 @@ def check_model(model: onnx.ModelProto, path: Path | None) -> None:
             why=f"found {', '.join(unknown[:8])}; only ops of ONNX and onnxruntime itself can be run",
             fix="Export it without custom ops",
         )
+    if twice := _made_twice(model.graph):
+        raise InputRefusedError(
+            what="the model is not valid",
+            path=path,
+            place=f"tensor {twice!r}"[:_LONGEST],
+            why="it is made twice, and readers differ in which one they take",
+            fix="Export it again",
+        )
     constants = _constants(model.graph)
     opset = opset_of(model)
     for node in all_nodes(model.graph):
@@ -63,6 +73,16 @@ def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
         if node.op_type == "Constant":
             found.update((node.output[0], a.t) for a in node.attribute if a.HasField("t"))
     return found
+
+
+def _made_twice(graph: onnx.GraphProto) -> str:
+    """Return a tensor that two nodes, or a node and the stored weights, make; nothing if there is none."""
+    for inner in all_graphs(graph):
+        stored = [*(t.name for t in inner.initializer), *(s.values.name for s in inner.sparse_initializer)]
+        made = Counter([*stored, *(name for node in inner.node for name in node.output if name)])
+        if twice := [name for name, count in made.most_common(1) if count > 1]:
+            return str(twice[0])
+    return ""
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:

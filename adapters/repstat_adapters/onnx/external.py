@@ -16,6 +16,10 @@ import onnx
 from repstat.errors import InputRefusedError
 from repstat_adapters.onnx.walk import all_tensors
 
+_IN_MEMORY = "_ORT_MEM_ADDR_"
+"""With it, onnxruntime marks weights that are at an address of its own process."""
+_LONGEST = 200
+
 
 def locate_weights(model: onnx.ModelProto, path: Path | None) -> tuple[Path | None, dict[str, Path]]:
     """Check every external tensor of `model` and return the folder to read from and the files by location.
@@ -40,6 +44,10 @@ def locate_weights(model: onnx.ModelProto, path: Path | None) -> tuple[Path | No
     here, blobs = path.parent.resolve(), path.resolve().parent
     files: dict[str, Path] = {}
     for name, tensor in outside:
+        keys = [entry.key for entry in tensor.external_data]
+        if len(set(keys)) < len(keys):
+            why = "it says twice where they are, and readers differ in which they believe"
+            raise _refused(path, name, why, "Do not use this model unless you know who made it")
         location = _entry(tensor, "location")
         if location not in files:
             files[location] = _checked_file(location, path, name)
@@ -66,13 +74,14 @@ def _refused(path: Path, name: str, why: str, fix: str) -> InputRefusedError:
 
 def _checked_file(location: str, path: Path, name: str) -> Path:
     posix, windows = PurePosixPath(location), PureWindowsPath(location)
-    unsafe = not location or "\0" in location or posix.is_absolute() or windows.drive or windows.root
+    absolute = posix.is_absolute() or bool(windows.drive or windows.root)
+    unsafe = not location or "\0" in location or absolute or _IN_MEMORY in posix.parts
     if unsafe or ".." in posix.parts or ".." in windows.parts:
         why = f"location {location!r} is not a relative path inside the model's folder"
         raise _refused(path, name, why, "Do not use this model unless you know who made it")
     file = path.parent / location
-    if not file.exists():
-        why = f"weights file {location!r} is missing"
+    if not _exists(file):
+        why = f"weights file {location[:_LONGEST]!r} is missing"
         raise _refused(path, name, why, "Copy it next to the model file")
     real, facts = file.resolve(), file.stat()
     if not stat.S_ISREG(facts.st_mode):
@@ -86,6 +95,13 @@ def _checked_file(location: str, path: Path, name: str) -> Path:
         why = f"weights file {location!r} is a hard link to a file that has {facts.st_nlink} names"
         raise _refused(path, name, why, "Make a copy of the weights next to the model file")
     return real
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # a name that no file system takes
+        return False
 
 
 def _check_length(tensor: onnx.TensorProto, file: Path, path: Path, name: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from repstat.errors import InputRefusedError
 from repstat_adapters.onnx.source import Source
 from repstat_adapters.onnx.walk import all_tensors
 from repstat_adapters.shared.provenance import file_facts
@@ -58,7 +59,14 @@ def _hash_tensor(tensor: TensorProto, source: Source) -> str:
         return hashlib.sha256(tensor.raw_data).hexdigest()
     if tensor.data_type == TensorProto.STRING:
         return hashlib.sha256(b"\0".join(tensor.string_data)).hexdigest()
-    array = numpy_helper.to_array(tensor)
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise InputRefusedError(
+            what="a stored tensor is damaged", path=source.path, place=f"tensor {tensor.name!r}"[:200],
+            why=why, fix="Export the model again",
+        ) from None  # fmt: skip
     little = array.astype(array.dtype.newbyteorder("<")) if array.dtype.isbuiltin == 1 else array
     return hashlib.sha256(np.ascontiguousarray(little).tobytes()).hexdigest()
 

@@ -31,7 +31,8 @@ _LEVELS = {
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-_ERRORS_ONLY, _NOTHING = 3, 4
+_FATAL_ONLY = 4
+"""Errors are raised as well; the log would put foreign names on the terminal as they are."""
 _OLD_IR, _OLD_OPSET = 8, 13  # read by every supported onnxruntime
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE_LINE = re.compile(r"\S*/(onnxruntime|onnx)\S*\.(cc|h|cpp):\d+ .*?\) (?=[A-Z])")
@@ -75,7 +76,7 @@ class Runtime:
             The provider does not work here.
         """
         settings = ort.SessionOptions()
-        settings.log_severity_level = _ERRORS_ONLY
+        settings.log_severity_level = _FATAL_ONLY
         settings.graph_optimization_level = _LEVELS[self.opt_level]
         settings.intra_op_num_threads = self.threads
         if self.folder is not None:
@@ -181,6 +182,7 @@ def choose_runtime(options: AdapterOptions, folder: Path | None, path: Path | No
             why="the ONNX adapter has no further options",
             fix="Leave them out",
         )
+    ort.set_default_logger_severity(_FATAL_ONLY)
     provider = _provider(options.provider, ort.get_available_providers())
     runtime = Runtime(provider, options.threads or usable_cores(), options.opt_level, folder, path)
     try:
@@ -210,10 +212,8 @@ def run_session(
     outputs: Sequence[str],
     feeds: Mapping[str, Array],
     path: Path | None,
-    *,
-    quiet: bool = False,
 ) -> list[Array]:
-    """Run one batch; `quiet` keeps expected failures off stderr.
+    """Run one batch.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def run_session(
         Memory ran out.
     """
     settings = ort.RunOptions()
-    settings.log_severity_level = _NOTHING if quiet else _ERRORS_ONLY
+    settings.log_severity_level = _FATAL_ONLY
     try:
         return _interruptible(lambda: session.run(list(outputs), dict(feeds), settings), settings)
     except Exception as error:  # see Runtime.session
