@@ -321,7 +321,7 @@ def _left_out(results: Results) -> dict[str, str]:
     measured = {row.quantity for row in results.rows}
     if "nc1" not in measured:
         return {}
-    missing = {"nc3": "the activation store holds no weights of the last layer"}
+    missing = {"nc3": "a store holds no last weights; repstat.clustering.self_duality takes them"}
     if "nc4" not in measured:
         missing["nc4"] = "the store holds no output layer: extract with --layers all"
     return missing

@@ -235,7 +235,7 @@ def test_what_was_not_measured_is_said() -> None:
     collapse = {"quantity": "nc1", "units": "1", "noise_std": None, "noise_model": "", "params": {}}
     found = find(results([row(i, 1.0 - i / 10, **collapse) for i in range(5)]))
     assert set(found.left_out) == {"nc3", "nc4"}
-    assert "nc3 (the activation store holds no weights" in said(found)
+    assert "nc3 (a store holds no last weights; repstat.clustering.self_duality takes them)" in said(found)
     assert find(results(neighbours(0.9))).left_out == {}
     assert "synthetic" in said(replace(found, synthetic=True))
 

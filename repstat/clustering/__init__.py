@@ -5,10 +5,19 @@ from types import ModuleType
 from typing import Any
 
 from repstat.clustering.diagnostics import Clustering, clustering
+from repstat.clustering.duality import self_duality
 from repstat.clustering.geometry import Geometry, geometry
 from repstat.clustering.summary import DistanceSummary, distance_edges
 
-__all__ = ["Clustering", "DistanceSummary", "Geometry", "clustering", "distance_edges", "geometry"]
+__all__ = [
+    "Clustering",
+    "DistanceSummary",
+    "Geometry",
+    "clustering",
+    "distance_edges",
+    "geometry",
+    "self_duality",
+]
 
 
 class _CallableModule(ModuleType):

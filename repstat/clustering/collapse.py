@@ -5,7 +5,7 @@ Every class weighs the same, whatever its size: C classes of means m_c, their me
     W = (1/C) sum_c Cov(class c)      B = (1/C) sum_c (m_c - m)(m_c - m)^T
 
 which are the published ones where classes are of one size. NC3, the alignment of the last layer's weights
-with the means, needs weights, which an activation store does not hold.
+with the means, is in `duality`.
 
 References
 ----------
