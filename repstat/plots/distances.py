@@ -14,7 +14,7 @@ from repstat.plots.scene import Group, Scene
 from repstat.results import Histogram, Results, Row
 from repstat.units import Units
 
-_HEIGHT, _LEAST, _LEGEND = 1.15, 1.5, 0.45
+_HEIGHT, _LEAST, _LABEL = 1.15, 1.5, 0.2
 _RELATIONS = {
     "within": ("within classes", style.COLOURS[0]),
     "between": ("between classes", style.COLOURS[1]),
@@ -80,10 +80,8 @@ def distances(
             figure.supxlabel(_distance(scene, checkpoints), fontsize=style.SIZE),
             figure.supylabel("density", fontsize=style.SIZE),
         )
-        style.legend(
-            figure, list(words.entries.values()), list(words.entries), loc="outside upper center", ncols=2
-        )
-        figure.set_figheight(figure.get_figheight() + _LEGEND)
+        figure.set_figheight(figure.get_figheight() + _LABEL)
+        style.legend_outside(figure, words.entries, "upper")
     return figure
 
 
@@ -99,24 +97,28 @@ def _distance(scene: Scene, checkpoints: Sequence[int]) -> str:
 
 def _draw(ax: Axes, scene: Scene, layer: str, checkpoints: Sequence[int], words: Legend) -> None:
     several = len(scene.runs) > 1
+    end = 0.0
     for group in scene.groups:
         for run in group.members:
             for one in _histograms(scene.runs[run], layer):
-                _draw_one(ax, one, checkpoints[run], words, group if several else None)
+                reach = _draw_one(ax, one, checkpoints[run], words, group if several else None)
+                end = max(end, reach)
         if several:
             text = f"{group.name}, {len(group.members)} runs" if len(group.members) > 1 else group.name
             words.add(text, Line2D([], [], color=style.GREY, linestyle=group.line))
     if not ax.patches:
         ax.text(0.5, 0.5, "undefined", transform=ax.transAxes, ha="center", va="center", color=style.GREY)
     ax.set_ylim(bottom=0.0)
-    ax.set_xlim(left=0.0)
+    # The bins hold the distances of all checkpoints: those of this one may end long before.
+    ax.set_xlim(0.0, end * 1.03 or None)
     style.title(ax, scene.layers[layer], "" if several else _auc(scene.runs[0], layer, checkpoints[0]))
 
 
-def _draw_one(ax: Axes, one: Histogram, checkpoint: int, words: Legend, group: Group | None) -> None:
+def _draw_one(ax: Axes, one: Histogram, checkpoint: int, words: Legend, group: Group | None) -> float:
+    """Draw the density, and return where it ends."""
     counts = one.counts[checkpoint].astype(np.float64)
     if counts.sum() == 0:
-        return
+        return 0.0
     density = counts / counts.sum() / np.diff(one.edges)
     text, colour = _RELATIONS.get(one.relation, (style.label(one.relation), style.GREY))
     line = group.line if group is not None else style.LINES[one.relation == "between"]
@@ -124,6 +126,7 @@ def _draw_one(ax: Axes, one: Histogram, checkpoint: int, words: Legend, group: G
     if group is None:
         ax.stairs(density, one.edges, color=colour, fill=True, alpha=0.3, linewidth=0.0)
     words.add(text, patch)
+    return float(one.edges[np.flatnonzero(counts)[-1] + 1])
 
 
 def _auc(run: Results, layer: str, checkpoint: int) -> str:

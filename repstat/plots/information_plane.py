@@ -15,13 +15,13 @@ from matplotlib.lines import Line2D
 
 from repstat.errors import UsageError
 from repstat.plots import WIDTH_INCHES, style
-from repstat.plots.lines import Flags, Legend, ceilings_of, doubtful, name_layers, seeds_text
+from repstat.plots.lines import WITHOUT_MEAN, Flags, Legend, ceilings_of, doubtful, name_layers, seeds_text
 from repstat.plots.scene import Floats, Scene, channel
 from repstat.results import Results, Status
 from repstat.trajectories import Trajectory, spread
 from repstat.units import Units
 
-_HEIGHT, _LEGEND_LINE = 2.9, 0.13
+_HEIGHT = 2.9
 _SIZE = 10.0
 
 Found = list[dict[str, Trajectory]]
@@ -55,15 +55,7 @@ def information_plane(
     with style.context():
         figure, (panel,) = style.panels(1, scene.width, _HEIGHT)
         words = _draw(panel, scene, inputs, labels)
-        columns = style.columns_of(len(words.entries), scene.width, 1.1)
-        style.legend(
-            figure,
-            list(words.entries.values()),
-            list(words.entries),
-            loc="outside lower center",
-            ncols=columns,
-        )
-        figure.set_figheight(_HEIGHT + len(words.entries) / columns * _LEGEND_LINE)
+        style.legend_outside(figure, words.entries, "lower")
     return figure
 
 
@@ -119,7 +111,7 @@ def _draw(ax: Axes, scene: Scene, inputs: Found, labels: Found) -> Legend:
                 scales = {inputs[run][layer].scale for run in members}
                 paths = [] if len(scales) > 1 else _mean(paths)
                 if len(scales) > 1:
-                    words.add("without mean: noise levels differ", Line2D([], [], linestyle=""))
+                    words.add(WITHOUT_MEAN, Line2D([], [], linestyle=""))
                 elif paths:
                     line = Line2D([], [], color=style.GREY, linestyle=group.line)
                     words.add(seeds_text(scene, group, len(members)), line)

@@ -20,6 +20,10 @@ MANY = 40
 
 DOUBTFUL = (Status.TOO_FEW_SAMPLES, Status.TOO_FEW_REALIZATIONS, Status.TOLERANCE_NOT_REACHED)
 
+WITHOUT_MEAN = "without mean:\nnoise levels differ"
+
+_MOST_SCALES = 3
+
 Flags = NDArray[np.bool_]
 
 
@@ -103,7 +107,7 @@ def _draw_seeds(
         ax.plot(scene.places[run], one.numbers("value", scene.units), **looks, linewidth=THIN, alpha=0.6)
     words.add("one run", Line2D([], [], color=GREY, linewidth=THIN))
     if len({one.scale for _, one in members}) > 1:
-        words.add("without mean: noise levels differ", Line2D([], [], linestyle=""))
+        words.add(WITHOUT_MEAN, Line2D([], [], linestyle=""))
         return
     found = spread([(scene.places[run], one.numbers("value", scene.units)) for run, one in members])
     if found is None:
@@ -166,7 +170,8 @@ def name_layers(scene: Scene, words: Legend, found: Sequence[Mapping[str, Trajec
     scales = {one.scale for of_run in found for one in of_run.values()}
     for layer, text in scene.layers.items():
         of_layer = dict.fromkeys(of_run[layer].scale for of_run in found if layer in of_run)
-        noise = f" ({', '.join(of_layer)})" if len(scales) > 1 and of_layer else ""
+        some = ", ".join(list(of_layer)[:_MOST_SCALES]) + (", …" if len(of_layer) > _MOST_SCALES else "")
+        noise = f" ({some})" if len(scales) > 1 and of_layer else ""
         words.add(
             text + noise,
             Line2D([], [], color=scene.colour(layer), marker=scene.marker(layer),

@@ -15,7 +15,7 @@ from repstat.results import Results
 from repstat.trajectories import Profile, profile
 from repstat.units import Units
 
-_HEIGHT, _LEAST, _LEGEND = 1.25, 1.5, 0.4
+_HEIGHT, _LEAST, _LABEL = 1.25, 1.5, 0.2
 _MOST_LINES = 8
 
 
@@ -82,10 +82,8 @@ def noise_profile(
         )
         if len(scene.runs) == 1 and scene.step is None:
             style.time_bar(axes, scene.axis)
-        style.legend(
-            figure, list(words.entries.values()), list(words.entries), loc="outside upper center", ncols=2
-        )
-        figure.set_figheight(figure.get_figheight() + _LEGEND)
+        figure.set_figheight(figure.get_figheight() + _LABEL)
+        style.legend_outside(figure, words.entries, "upper")
     return figure
 
 

@@ -19,7 +19,7 @@ from repstat.results import Scatter as Points
 from repstat.units import Units
 
 _SIZE = 3.0
-_ROOM, _LEGEND = 0.3, 0.45
+_ROOM = 0.3
 _MOST_CLASSES = 10
 """More have colours of a scale and no entries of their own: nobody can tell so many apart."""
 
@@ -88,10 +88,7 @@ def scatter(
         figure, axes = style.panels(len(shown) * columns, scene.width, height, columns=columns)
         for row, (run, one) in enumerate(shown):
             _draw_row(axes[row * columns : (row + 1) * columns], scene, run, one, words)
-        style.legend(
-            figure, list(words.entries.values()), list(words.entries), loc="outside lower center", ncols=4
-        )
-        figure.set_figheight(figure.get_figheight() + _LEGEND)
+        style.legend_outside(figure, words.entries, "lower")
     return figure
 
 
@@ -145,10 +142,11 @@ def _draw(ax: Axes, scene: Scene, run: int, one: Points, checkpoint: int, words:
         ax.text(0.5, 0.5, "undefined", transform=ax.transAxes, ha="center", va="center", color=style.GREY)
     _limit(ax, one, chosen)
     share = one.shown[checkpoint]
-    percent = f" ({share:.0%})" if np.isfinite(share) and "PC 1" in one.axes else ""
+    percent = f"({share:.0%})" if np.isfinite(share) and "PC 1" in one.axes else ""
     if percent:
         words.add("(%): variance shown", Line2D([], [], linestyle=""))
-    style.title(ax, scene.time(run, checkpoint) + percent)
+    width = ax.get_position().width * style.figure_of(ax).get_figwidth()
+    style.title(ax, style.broken(scene.time(run, checkpoint), percent, width))
 
 
 def _rows(one: Points) -> Floats:

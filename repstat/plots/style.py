@@ -5,7 +5,7 @@ view: Color blindness, Nat. Methods 8 (2011) 441, doi:10.1038/nmeth.1618); besid
 marker or a kind of line. Time is viridis without its lightest part, which white paper swallows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from math import ceil
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
@@ -140,6 +141,29 @@ def legend(owner: Axes | Figure, handles: Sequence[object], labels: Sequence[str
     plain(*made.get_texts())
 
 
+def legend_outside(figure: Figure, entries: Mapping[str, object], side: str, *, most: int = 4) -> None:
+    """Add a legend beside all panels, in as many columns as fit, and make the figure higher by it.
+
+    Parameters
+    ----------
+    side
+        ``upper`` or ``lower``.
+    most
+        Columns.
+    """
+    if not entries:
+        return
+    canvas = FigureCanvasAgg(figure)  # measures texts; a figure that is saved takes the canvas of its format
+    for columns in range(min(most, len(entries)), 0, -1):
+        for other in list(figure.legends):
+            other.remove()
+        legend(figure, list(entries.values()), list(entries), loc=f"outside {side} center", ncols=columns)
+        size = figure.legends[0].get_window_extent(canvas.get_renderer())  # type: ignore[no-untyped-call]
+        if size.width <= figure.bbox.width:
+            break
+    figure.set_figheight(figure.get_figheight() + size.height / figure.dpi)
+
+
 def time_ticks(ax: Axes, axis: TimeAxis) -> None:
     """Label the x axis with a training's epochs or steps."""
     ax.set_xticks([place for place, _ in axis.ticks], [text for _, text in axis.ticks])
@@ -181,6 +205,12 @@ def title(ax: Axes, left: str, right: str = "") -> None:
     sides: tuple[tuple[str, Literal["left", "right"]], ...] = ((left, "left"), (right, "right"))
     for text, side in sides:
         plain(ax.set_title(text, loc=side, pad=2, fontsize=SIZE - 1))
+
+
+def broken(first: str, second: str, width: float) -> str:
+    """Return two short texts on one line, or on two where a panel of so many inches is too narrow."""
+    points = len(f"{first} {second}") * (SIZE - 1) * 0.56
+    return f"{first} {second}".strip() if points < width * 72 else f"{first}\n{second}".strip()
 
 
 def decades(ax: Axes) -> None:

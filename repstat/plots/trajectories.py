@@ -26,7 +26,7 @@ QUANTITIES = (
 )
 """What a panel can be of."""
 
-_PANEL_HEIGHT, _LEGEND_LINE = 1.15, 0.13
+_PANEL_HEIGHT, _LABEL = 1.15, 0.25
 _MOST_METRICS = 6
 _PLAIN = {
     "distance_auc": "AUC of distances",
@@ -74,17 +74,17 @@ def trajectories(
         figure = style.figure_of(ax)
         _draw(ax, scene, *next(iter(chosen.items())), words)
         style.time_ticks(ax, scene.axis)
-        _explain(ax, scene, chosen, words, loc="best")
+        words = _explained(scene, chosen, words)
+        style.legend(ax, list(words.entries.values()), list(words.entries), loc="best")
         return figure
     with style.context():
-        lines = (len(scene.layers) + 6) / 3
         figure, axes = style.panels(len(chosen), scene.width, _PANEL_HEIGHT, share_x=True)
         for panel, (name, found) in zip(axes, chosen.items(), strict=True):
             _draw(panel, scene, name, found, words)
         style.time_ticks(axes[-1], scene.axis)
         figure.align_ylabels(axes)
-        _explain(figure, scene, chosen, words, loc="outside lower center", ncols=3)
-        figure.set_figheight(len(chosen) * _PANEL_HEIGHT + 0.25 + lines * _LEGEND_LINE)
+        figure.set_figheight(figure.get_figheight() + _LABEL)
+        style.legend_outside(figure, _explained(scene, chosen, words).entries, "lower")
     return figure
 
 
@@ -168,12 +168,11 @@ def _draw_losses(ax: Axes, scene: Scene, words: Legend) -> None:
     style.legend(ax, handles, [style.label(name) for name in names[: len(handles)]], loc="best")
 
 
-def _explain(
-    owner: Axes | Figure, scene: Scene, chosen: Mapping[str, Found], words: Legend, **options: object
-) -> None:
+def _explained(scene: Scene, chosen: Mapping[str, Found], words: Legend) -> Legend:
+    """Return the layers and then what else needs words."""
     drawn = Legend()
     if any(name != "losses" for name in chosen):
         name_layers(scene, drawn, chosen.get("mi_input", ()))
     for text, handle in words.entries.items():
         drawn.add(text, handle)
-    style.legend(owner, list(drawn.entries.values()), list(drawn.entries), **options)
+    return drawn

@@ -4,12 +4,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
+from benchmarks.pages import tiled
 from repstat.errors import UsageError
 from repstat.plots import KINDS, encode, figure, save
 from repstat.results import Results, Row, Status
@@ -69,6 +71,118 @@ def test_scatter_shows_the_samples(training: Results) -> None:
     points = np.concatenate([np.asarray(c.get_offsets()) for ax in drawn.axes for c in ax.collections])
     expected = np.concatenate([s.coordinates[4][:, :2] for s in training.scatters if len(s.axes) == 2])
     assert {tuple(p) for p in expected.tolist()} <= {tuple(p) for p in points.tolist()}
+
+
+def test_distances_are_densities_of_the_histograms(training: Results) -> None:
+    drawn = figure("distances", [training], step=training.steps[6])
+    for ax, layer in zip(drawn.axes, training.layers, strict=True):
+        stairs = [p.get_data() for p in ax.patches if isinstance(p, mpl.patches.StepPatch)]
+        ends = []
+        for one in (h for h in training.histograms if (h.layer, h.quantity) == (layer, "distance")):
+            density = one.counts[6] / one.counts[6].sum() / np.diff(one.edges)
+            assert (density * np.diff(one.edges)).sum() == pytest.approx(1.0)
+            assert (
+                sum(np.array_equal(one.edges, s.edges) and np.allclose(density, s.values) for s in stairs)
+                == 2
+            )
+            ends.append(one.edges[one.counts[6].nonzero()[0][-1] + 1])
+        assert len(ends) == 2
+        # All pairs are seen, and little else.
+        assert max(ends) <= ax.get_xlim()[1] <= 1.04 * max(ends)
+
+
+def test_errors_ceilings_and_spreads_are_those_of_the_results(training: Results) -> None:
+    def band(results: list[Results]) -> list[np.ndarray]:
+        ax = figure("trajectories", results, layers=["L003"]).axes[0]
+        return [c.get_paths()[0].vertices for c in ax.collections if c.get_paths()]
+
+    def reaches(bands: list[np.ndarray], low: np.ndarray, high: np.ndarray) -> bool:
+        return any(
+            all(np.isclose(v[:, 1], y).any() for y in (*low, *high)) and np.isclose(v[:, 1].max(), high.max())
+            for v in bands
+        )
+
+    one = trajectories(training, "mi_input", "L003")[0]
+    value, error = one.numbers("value"), one.numbers("std_error")
+    assert (error > 0).all()
+    assert reaches(band([training]), value - error, value + error)
+    assert not reaches(band([training]), value - 2 * error, value + 2 * error)
+    assert reaches(band([training]), one.numbers("lower_bound"), one.numbers("upper_bound"))
+
+    runs = [training, seed_of(training, 1), seed_of(training, 2)]
+    seeds = [trajectories(run, "mi_input", "L003")[0].numbers("value") for run in runs]
+    mean, std = np.mean(seeds, axis=0), np.std(seeds, axis=0, ddof=1)
+    assert reaches(band(runs), mean - std, mean + std)
+    assert not reaches(band(runs), mean - np.std(seeds, axis=0), mean + np.std(seeds, axis=0))
+
+    drawn = figure("trajectories", [training], layers=["L003"]).axes[0]
+    flat = {y[0] for x, y in lines(type("Drawn", (), {"axes": [drawn]})) if x == [0.0, 1.0]}
+    assert flat == {round(float(one.numbers("ceiling")[0]), 9)}
+
+
+def test_saturated_points_are_hollow_and_doubtful_ones_crossed(training: Results) -> None:
+    def status_of(row: Row) -> Row:
+        if (row.layer, row.quantity, row.checkpoint) == ("L002", "mi_input", 4):
+            return replace(row, status=Status.SATURATED)
+        if (row.layer, row.quantity, row.checkpoint) == ("L002", "mi_input", 9):
+            return replace(row, status=Status.TOO_FEW_SAMPLES)
+        return replace(row, status=Status.OK)
+
+    changed = replace(training, rows=tuple(map(status_of, training.rows)))
+    ax = figure("trajectories", [changed], layers=["L002"]).axes[0]
+    value = trajectories(changed, "mi_input", "L002")[0].numbers("value")
+    hollow = [x for x in ax.get_lines() if x.get_markerfacecolor() == "white"]
+    crossed = [x for x in ax.get_lines() if x.get_marker() == "x"]
+    assert [list(x.get_ydata()) for x in hollow] == [[value[4]]]
+    assert [list(x.get_ydata()) for x in crossed] == [[value[9]]]
+
+
+@pytest.mark.parametrize("width", [3.4, 7.0])
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_text_is_on_the_figure(training: Results, kind: str, width: float) -> None:
+    far = replace(training, epochs=tuple(1000.0 * (epoch or 0.0) for epoch in training.epochs))
+    for runs in ([far], [far, seed_of(training, 1), seed_of(training, 2)]):
+        drawn = figure(
+            kind, runs, names=[f"a long name of a setting {i}" for i in range(len(runs))], width=width
+        )
+        encode(drawn, "png")
+        page = drawn.bbox
+        # Ticks beyond the axes have labels too, which are not drawn.
+        ticks = {t for ax in drawn.axes for axis in (ax.xaxis, ax.yaxis) for t in axis.findobj(mpl.axis.Tick)}
+        hidden = {text for tick in ticks for text in (tick.label1, tick.label2)}
+        for text in drawn.findobj(mpl.text.Text):
+            if text.get_text() and text.get_visible() and text not in hidden:
+                box = text.get_window_extent()
+                assert page.x0 - 1 <= box.x0, text
+                assert box.x1 <= page.x1 + 1, text
+        assert drawn.get_figwidth() == width
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_long_and_deep_training(training: Results, kind: str) -> None:
+    started = perf_counter()
+    assert encode(figure(kind, [tiled(training, 100, 12)], width=7.0), "pdf").startswith(b"%PDF-")
+    assert perf_counter() - started < 60
+
+
+def test_without_matplotlib_it_is_said_what_to_install(
+    training: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r"pip install 'repstat\[plot\]'"):
+        figure("trajectories", [training])
+
+
+def test_no_figure_through_a_link_or_over_what_is_not_ours(training: Results, tmp_path: Path) -> None:
+    drawn = figure("distances", [training])
+    mine = tmp_path / "mine.png"
+    mine.write_bytes(b"\x89PNG\r\n and not of repstat")
+    (tmp_path / "link.png").symlink_to(mine)
+    for target in (mine, tmp_path / "link.png", tmp_path / "none" / "f.png"):
+        with pytest.raises(UsageError, match=r"figure|link|folder"):
+            save(drawn, target, overwrite=True)
+    assert mine.read_bytes().endswith(b"not of repstat")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.png", "mine.png"]
 
 
 @pytest.mark.parametrize("kind", EVERY)
