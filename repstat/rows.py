@@ -1,19 +1,20 @@
 """The rows of one layer at one checkpoint, from each of the estimators and diagnostics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from repstat.cell import Cell, Scales, Task, first_pass
+from repstat.cell import Cell, Task, first_pass
 from repstat.clustering import Clustering, Geometry
 from repstat.errors import UsageError
 from repstat.estimators import Binning, NoisyMI, binned_mi, noise_profile, noisy_mi, sample_propagation_mi
 from repstat.estimators.binned import edge_notes
 from repstat.estimators.noise_profile import SCALES
 from repstat.results import Estimate, Row
+from repstat.scales import NoiseLevel
 from repstat.store import Store
 from repstat.wide import cell_numbers, fold, row_blocks
 
@@ -115,24 +116,21 @@ def measurement_rows(
 ) -> Iterator[Row]:
     """Yield the information rows of one layer of a network without noise, read through noise."""
     settings, scales = task.settings, task.scales
-    channels: list[NoisyMI] = []
-    if "noisy" in settings.estimators:
-        try:
-            channels = noisy_mi(
-                cell.values,
-                scales.noise_std,
-                labels=labels,
-                tolerance=settings.tolerance,
-                seed=seed,
-                input_entropy=input_entropy,
-                device=settings.device,
-            )
-        except UsageError as error:
-            # All but the ratio of noise and activations was checked before: no reason to lose the trajectory.
-            yield from _no_channels(cell, labels, scales, error)
-            return
-    for level, found in zip(scales.noise, channels, strict="noisy" in settings.estimators):
-        for quantity, estimate in (("mi_input", found.input), ("mi_label", found.label)):
+    if "noisy" not in settings.estimators:
+        return
+    common = {
+        "labels": labels,
+        "tolerance": settings.tolerance,
+        "seed": seed,
+        "input_entropy": input_entropy,
+        "device": settings.device,
+    }
+    found = _channels(cell, scales.noise_std, common)
+    for level, std, channel in zip(scales.noise, scales.noise_std, found, strict=True):
+        if isinstance(channel, UsageError):
+            yield from _no_channel(cell, labels, level, std, channel)
+            continue
+        for quantity, estimate in (("mi_input", channel.input), ("mi_label", channel.label)):
             if estimate is not None:
                 yield cell.row(
                     quantity,
@@ -142,11 +140,26 @@ def measurement_rows(
                         "noise": level.text,
                         "tolerance": settings.tolerance,
                         "seed": seed,
-                        "n_draws": found.n_draws,
+                        "n_draws": channel.n_draws,
                     },
-                    noise_std=found.noise_std,
+                    noise_std=channel.noise_std,
                     noise_model="measurement",
                 )
+
+
+def _channels(
+    cell: Cell, noise_std: Sequence[float], common: Mapping[str, Any]
+) -> list[NoisyMI | UsageError]:
+    """Estimate all levels in one pass; where one of them is refused, each by itself.
+
+    All but the ratio of noise and activations was checked before: no reason to lose the trajectory.
+    """
+    try:
+        return [*noisy_mi(cell.values, noise_std, **common)]
+    except UsageError as error:
+        if len(noise_std) == 1:
+            return [error]
+        return [found for std in noise_std for found in _channels(cell, (std,), common)]
 
 
 def _nothing(cell: Cell, error: UsageError) -> Estimate:
@@ -154,15 +167,14 @@ def _nothing(cell: Cell, error: UsageError) -> Estimate:
     return Estimate.undefined(why, n_samples=len(cell.values), n_units=cell.values.shape[-1])
 
 
-def _no_channels(
-    cell: Cell, labels: NDArray[np.int64] | None, scales: Scales, error: UsageError
+def _no_channel(
+    cell: Cell, labels: NDArray[np.int64] | None, level: NoiseLevel, std: float, error: UsageError
 ) -> Iterator[Row]:
     nothing = _nothing(cell, error)
-    for level, std in zip(scales.noise, scales.noise_std, strict=True):
-        for quantity in ("mi_input",) if labels is None else ("mi_input", "mi_label"):
-            yield cell.row(
-                quantity, "noisy_mi", nothing, {"noise": level.text}, noise_std=std, noise_model="measurement"
-            )
+    for quantity in ("mi_input",) if labels is None else ("mi_input", "mi_label"):
+        yield cell.row(
+            quantity, "noisy_mi", nothing, {"noise": level.text}, noise_std=std, noise_model="measurement"
+        )
 
 
 def binned_rows(

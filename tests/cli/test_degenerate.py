@@ -178,6 +178,18 @@ def test_noise_too_small_for_one_layer_does_not_end_the_analysis(rows_of) -> Non
     assert value(rows, "binned_mi_input") == pytest.approx(log(N))
 
 
+def test_one_level_that_is_refused_leaves_the_others(rows_of) -> None:
+    both, plain = rows_of("1e300", "0.1,0.5x"), rows_of("plain", "0.5x")
+
+    def of(rows: list[dict[str, Any]], noise: str) -> list[dict[str, Any]]:
+        return [row for row in rows if row["quantity"] == "mi_input" and row["params"]["noise"] == noise]
+
+    (refused,) = of(both, "0.1")
+    assert "noise_std 0.1 is too small" in refused["reason"]
+    (kept,), (expected,) = of(both, "0.5x"), of(plain, "0.5x")
+    assert kept["value"] == pytest.approx(expected["value"], rel=1e-5)
+
+
 def test_metrics_that_json_has_no_form_for_are_null(run_cli, tmp_path: Path) -> None:
     path = store(tmp_path / "acts.h5", X, PAIRS, {"loss": np.inf, "gain": -np.inf, "none": np.nan, "ok": 1.0})
     (only,) = json.loads(run_cli("inspect", path, "--json").out)["checkpoints"]
