@@ -22,6 +22,8 @@ function refresh(element) {
   const drawn = draw();
   if (!drawn) return;
   if (drawn.layout.height) element.style.height = `${drawn.layout.height}px`;
+  // Of a page of paper nobody tells the width before it is laid out: A4 and letter leave some 680 px.
+  if (printing) Object.assign(drawn.layout, element.closest(".layer") ? { width: 222, height: 230 } : { width: 660 });
   Plotly.react(element, drawn.traces, drawn.layout, CONFIG);
   // Again whenever it is drawn: a window that changes its size moves the axes.
   if (move && !element.dataset.followed) {
