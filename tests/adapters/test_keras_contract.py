@@ -37,6 +37,11 @@ def by_keras(model: Any, feeds: Any, **targets: str) -> dict[str, Array]:
     return dict(zip(targets, map(values, outputs), strict=True))
 
 
+def channels_first(expected: dict[str, Array]) -> dict[str, Array]:
+    """Feature maps as they are recorded; Keras has their channels last."""
+    return {key: np.moveaxis(value, -1, 1) for key, value in expected.items()}
+
+
 def plain() -> Made:
     x = normal(N, 4)
     model = models.mlp()
@@ -150,7 +155,7 @@ def cnn() -> Made:
     h = layers.Flatten()(layers.MaxPooling2D()(h))
     model = randomised(keras.Model(x, layers.Dense(2, name="head")(h)))
     batch = normal(N, 6, 6, 1)
-    return model, {"x": batch}, "ho", by_keras(model, batch, L000="r1", L001="head")
+    return model, {"x": batch}, "ho", channels_first(by_keras(model, batch, L000="r1", L001="head"))
 
 
 def recurrent() -> Made:
@@ -166,7 +171,7 @@ def free_length() -> Made:
     h = layers.GlobalAveragePooling1D()(layers.Conv1D(4, 3, activation="tanh", name="c1")(x))
     model = randomised(keras.Model(x, layers.Dense(2, name="out")(h)))
     batch = normal(N, 8, 3)
-    return model, {"x": batch}, "ho", by_keras(model, batch, L000="c1", L001="out")
+    return model, {"x": batch}, "ho", channels_first(by_keras(model, batch, L000="c1", L001="out"))
 
 
 def noisy_training() -> Made:

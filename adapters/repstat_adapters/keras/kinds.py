@@ -1,5 +1,6 @@
 """What the layers of Keras are in ONNX's words, and which activation is inside them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,6 @@ PLAIN: Mapping[str, str] = {
     "Softmax": "Softmax",
     "Flatten": "Flatten",
     "Reshape": "Reshape",
-    "Permute": "Transpose",
     "MaxPooling1D": "MaxPool",
     "MaxPooling2D": "MaxPool",
     "MaxPooling3D": "MaxPool",
@@ -90,11 +90,17 @@ class Kind:
         Whether it has a weight that makes it a layer.
     fused
         Words for the signature.
+    spatial
+        Spatial axes before the channels of what it makes, where those are the last axis; 0 elsewhere.
+    order
+        How it reorders axes, if that is what it does.
     """
 
     op_type: str
     weighted: bool = False
     fused: Sequence[str] = ()
+    spatial: int = 0
+    order: tuple[int, ...] = ()
 
 
 def kind_of(layer: Any, layers: Any) -> Kind | None:
@@ -109,7 +115,8 @@ def kind_of(layer: Any, layers: Any) -> Kind | None:
     """
     name = _stock_class(layer, layers)
     if name in WEIGHTED:
-        return Kind(WEIGHTED[name], weighted=True, fused=_fused(layer, WEIGHTED[name], layers))
+        fused = _fused(layer, WEIGHTED[name], layers)
+        return Kind(WEIGHTED[name], weighted=True, fused=fused, spatial=_spatial(layer, name))
     if name in WRAPPERS:
         inner = kind_of(getattr(layer, WRAPPERS[name], None), layers)
         return inner if inner is not None and inner.weighted else None
@@ -118,7 +125,16 @@ def kind_of(layer: Any, layers: Any) -> Kind | None:
     if name == "Activation":
         op_type = _ACTIVATIONS.get(_name_of(layer.activation), "")
         return Kind(op_type) if op_type else None
+    if name == "Permute":
+        return Kind("Transpose", order=(0, *layer.dims))
     return Kind(PLAIN[name]) if name in PLAIN else None
+
+
+def _spatial(layer: Any, name: str) -> int:
+    """Spatial axes of a convolution's result if its channels are last."""
+    dimensions = re.search(r"(\d)D", name)
+    last = getattr(getattr(layer, "cell", layer), "data_format", None) == "channels_last"
+    return int(dimensions[1]) if dimensions and last else 0
 
 
 def _stock_class(layer: Any, layers: Any) -> str:

@@ -1,5 +1,6 @@
 """A TensorFlow graph as the layer rule wants it: calls in order, with each known layer of Keras as one."""
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,14 @@ from typing import Any
 from repstat.adapter import Array
 from repstat.errors import InputRefusedError
 from repstat_adapters.keras.calls import LayerCall, numbered
-from repstat_adapters.keras.tf_ops import DATA_THIRD, SHAPE_ONLY, is_random, onnx_name, writes_variables
+from repstat_adapters.keras.tf_ops import (
+    DATA_THIRD,
+    SHAPE_ONLY,
+    is_random,
+    onnx_name,
+    spatial_of,
+    writes_variables,
+)
 from repstat_adapters.shared import graph as shared
 from repstat_adapters.shared.graph import Call
 from repstat_adapters.shared.ops import PARAMETERISED
@@ -74,11 +82,13 @@ class Names:
 
 @dataclass(frozen=True)
 class Entry:
-    """A call, where it was, and the words of the activations inside it."""
+    """A call, where it was, the words of the activations inside it, and its order of axes (`shared.Axes`)."""
 
     position: int
     call: Call
     fused: Sequence[str] = ()
+    spatial: int = 0
+    order: tuple[int, ...] = ()
 
 
 def index_entries(
@@ -86,6 +96,7 @@ def index_entries(
     inputs: Sequence[str],
     outputs: Sequence[str],
     shapes: Mapping[str, tuple[int, ...]],
+    ranks: Mapping[str, int] | None = None,
 ) -> Graph:
     """Return the graph of calls that contribute to an output; layers called more than once are numbered."""
     ordered = sorted(entries, key=lambda entry: entry.position)
@@ -96,7 +107,12 @@ def index_entries(
         for i, e in enumerate(ordered)
     ]
     fused = {i: entry.fused for i, entry in enumerate(ordered) if entry.fused}
-    return shared.index(calls, inputs, outputs, shapes=shapes, fused=fused)
+    axes = shared.Axes(
+        {i: entry.spatial for i, entry in enumerate(ordered) if entry.spatial},
+        {i: entry.order for i, entry in enumerate(ordered) if entry.order},
+        ranks or {},
+    )
+    return shared.index(calls, inputs, outputs, shapes=shapes, fused=fused, axes=axes)
 
 
 def layer_entry(
@@ -109,7 +125,7 @@ def layer_entry(
         given.insert(1, weight)
         shapes[weight] = call.shape
     made = Call(call.kind.op_type, given, list(outputs), call.path)
-    return Entry(position, made, call.kind.fused), shapes
+    return Entry(position, made, call.kind.fused, call.kind.spatial, call.kind.order), shapes
 
 
 @dataclass(frozen=True)
@@ -181,7 +197,11 @@ class GraphReader:
         ]
         for op in plain:
             name = self.name_of(op, position[op.name])
-            entries.extend(Entry(position[op.name], c) for c in _calls_of(op, name, varying, live))
+            spatial, order = spatial_of(op), _order(op)
+            entries.extend(
+                Entry(position[op.name], c, spatial=spatial, order=order)
+                for c in _calls_of(op, name, varying, live)
+            )
         used = {name for entry in entries for name in entry.call.input}
         shapes |= {
             t.name: tuple(t.shape)
@@ -189,7 +209,9 @@ class GraphReader:
             for t in op.outputs
             if t.name in used and t.name not in varying and t.shape.is_fully_defined()
         }
-        graph = index_entries(entries, [t.name for t in self.feeds], [t.name for t in self._ends()], shapes)
+        feeds, ends = [t.name for t in self.feeds], [t.name for t in self._ends()]
+        ranks = {t.name: t.shape.rank for op in operations for t in op.outputs if t.shape.rank is not None}
+        graph = index_entries(entries, feeds, ends, shapes, ranks)
         dtypes = {t.name: t.dtype.name for op in operations for t in op.outputs}
         nested = [
             f"{inner} inside {op.type} {op.name!r}"
@@ -294,6 +316,14 @@ def _calls_of(op: Any, name: str, varying: set[str], live: set[str]) -> Iterator
     if op.type in DATA_THIRD:
         inputs = [inputs[2], inputs[1], inputs[0]]
     yield Call(onnx_name(op.type), inputs, outputs, name)
+
+
+def _order(op: Any) -> tuple[int, ...]:
+    """Return how a transposition with a constant order reorders axes."""
+    if op.type != "Transpose":
+        return ()
+    order = importlib.import_module("tensorflow").get_static_value(op.inputs[1])
+    return () if order is None else tuple(int(axis) for axis in order)
 
 
 def _inner_ops(node: Any, library: Mapping[str, Any], depth: int = 0) -> Iterator[str]:

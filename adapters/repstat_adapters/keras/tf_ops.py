@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 OPS: Mapping[str, str] = {
     "Add": "Add",
@@ -55,6 +56,9 @@ DATA_THIRD = frozenset({"Conv2DBackpropInput", "Conv2DBackpropInputV2", "Conv3DB
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 """Their results depend on how many samples there are, not on the samples."""
 
+_CHANNELS_LAST = {"NWC": 1, "NHWC": 2, "NDHWC": 3}
+_CONVOLUTIONS = frozenset(kind for kind, known in OPS.items() if known in {"Conv", "ConvTranspose"})
+
 _RANDOM = re.compile(
     r"(Stateless|Stateful)?(Random|Multinomial|ParameterizedTruncatedNormal|TruncatedNormal|StandardNormal"
     r"|Uniform|Binomial|Poisson)\w*|RngReadAndSkip|NonDeterministicInts"
@@ -79,6 +83,14 @@ _FILES = re.compile(
 _WRITES = re.compile(
     r"Assign\w*|Resource(Scatter|Apply|SparseApply)\w*|ScatterUpdate\w*|Variable(V2)?Assign\w*"
 )
+
+
+def spatial_of(op: Any) -> int:
+    """Spatial axes before the channels of what a convolution makes, 0 if those are first or it is none."""
+    if op.type not in _CONVOLUTIONS:
+        return 0
+    layout = op.get_attr("data_format").decode()
+    return op.inputs[0].shape.rank - 2 if layout == "CHANNELS_LAST" else _CHANNELS_LAST.get(layout, 0)
 
 
 def onnx_name(op_type: str) -> str:

@@ -18,6 +18,7 @@ from repstat_adapters.keras.engine import Prepared
 from repstat_adapters.keras.framework import Framework
 from repstat_adapters.keras.tf_graph import Entry, index_entries, layer_entry
 from repstat_adapters.keras.torch_ops import RANDOM, onnx_name
+from repstat_adapters.shared.axes import SIZES, order_of
 from repstat_adapters.shared.base import MisfitError
 from repstat_adapters.shared.graph import Call
 
@@ -32,7 +33,7 @@ class Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         result = func(*args, **given)
-        return self._events.function(getattr(func, "__name__", ""), args, given, result)
+        return self._events.function(func, args, given, result)
 
 
 @dataclass
@@ -47,9 +48,10 @@ class Events:
     def start(self, tensors: Sequence[Any]) -> None:
         """Take the inputs."""
 
-    def function(self, name: str, args: Any, kwargs: Any, result: Any) -> Any:
+    def function(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
         """Note a function outside of known layers; return what takes the place of its result."""
         assert self.watch is not None
+        name = getattr(func, "__name__", "")
         if self.busy or self.watch.inside:
             return result
         made = [t for t in (result if isinstance(result, list | tuple) else [result]) if self._is_tensor(t)]
@@ -58,7 +60,7 @@ class Events:
         self.busy = True
         try:
             numbers = self._take(len(made))
-            new = self.note(name, args, kwargs, dict(zip(numbers, made, strict=True)))
+            new = self.note(func, args, kwargs, dict(zip(numbers, made, strict=True)))
         finally:
             self.busy = False
         return new.get(numbers[0], result) if len(made) == 1 else result
@@ -78,7 +80,7 @@ class Events:
         finally:
             self.busy = False
 
-    def note(self, name: str, args: Any, kwargs: Any, made: Mapping[str, Any]) -> dict[str, Any]:
+    def note(self, func: Any, args: Any, kwargs: Any, made: Mapping[str, Any]) -> dict[str, Any]:
         """Return replacements by name."""
         return {}
 
@@ -103,7 +105,7 @@ class Running(Events):
         self._targets, self._noise = targets, noise
         self.values: dict[str, Array] = {}
 
-    def note(self, name: str, args: Any, kwargs: Any, made: Mapping[str, Any]) -> dict[str, Any]:
+    def note(self, func: Any, args: Any, kwargs: Any, made: Mapping[str, Any]) -> dict[str, Any]:
         """See `Events`."""
         return self._exchange(made)
 
@@ -149,9 +151,10 @@ class Recording(Events):
             self._inputs.append(f"input {i}")
             self._name(tensor, f"input {i}")
 
-    def note(self, name: str, args: Any, kwargs: Any, made: Mapping[str, Any]) -> dict[str, Any]:
+    def note(self, func: Any, args: Any, kwargs: Any, made: Mapping[str, Any]) -> dict[str, Any]:
         """See `Events`."""
         assert self.watch is not None
+        name = getattr(func, "__name__", "")
         if name in RANDOM and (name != "dropout" or kwargs.get("training", True)):
             refusal = InputRefusedError(
                 what="the model is not deterministic",
@@ -164,7 +167,8 @@ class Recording(Events):
         fresh = {n: t for n, t in made.items() if name.endswith("_") or id(t) not in self._names}
         if fresh and any(given in self._dtypes for given in inputs):
             call = Call(onnx_name(name), inputs, list(fresh), self.watch.path or f"{name}_{self.count}")
-            self._entries.append(Entry(self.count, call))
+            order = self._order(func, args, kwargs) if call.op_type == "Transpose" else ()
+            self._entries.append(Entry(self.count, call, order=order))
             for target, tensor in fresh.items():
                 self._name(tensor, target)
         return {}
@@ -188,6 +192,14 @@ class Recording(Events):
                 needed |= set(entry.call.input)
                 entries.insert(0, entry)
         return Prepared(index_entries(entries, self._inputs, wanted, self._shapes), self._dtypes)
+
+    def _order(self, func: Any, args: Any, kwargs: Any) -> tuple[int, ...]:
+        """Return the order that a function puts axes in, told by the lengths of a tensor without data."""
+        source, *others = args
+        if not self._is_tensor(source) or not 1 < source.ndim <= len(SIZES):
+            return ()
+        like = self.framework.runner.empty(SIZES[: source.ndim], device="meta")
+        return order_of(func(like, *others, **kwargs).shape)
 
     def _tensors(self, structure: Any) -> list[Any]:
         return [leaf for leaf in self.framework.keras.tree.flatten(structure) if self._is_tensor(leaf)]

@@ -40,6 +40,7 @@ def index_graph(graph: onnx.GraphProto) -> Graph:
         shapes=_shapes(graph),
         fused={i: words for i, node in enumerate(nodes) if (words := _fused_activation(node))},
         nesting=frozenset(i for i, node in enumerate(nodes) if any(_nested(node))),
+        axes=_axes(nodes),
     )
 
 
@@ -62,6 +63,17 @@ def _fused_activation(node: onnx.NodeProto) -> list[str]:
     if node.domain != "com.microsoft":
         return []
     return [word_of(a.s.decode("utf-8", "replace")) for a in node.attribute if a.name == "activation" and a.s]
+
+
+def _axes(nodes: Sequence[onnx.NodeProto]) -> shared.Axes:
+    """Orders of transpositions, and the one op that keeps channels last: onnxruntime's, on images."""
+    orders = {
+        i: tuple(attribute.ints)
+        for i, node in enumerate(nodes)
+        for attribute in node.attribute
+        if node.op_type == "Transpose" and attribute.name == "perm"
+    }
+    return shared.Axes({i: 2 for i, node in enumerate(nodes) if node.op_type == "NhwcConv"}, orders)
 
 
 def _live(graph: onnx.GraphProto, needs: Sequence[set[str]], wanted: Sequence[str]) -> set[int]:

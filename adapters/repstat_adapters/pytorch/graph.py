@@ -33,7 +33,11 @@ def build_graph(trace: Trace, inputs: Sequence[str], moving: Collection[str]) ->
             needed.update(call.input)
             live.append(call)
     live.reverse()
-    return shared.index(live, [*inputs, *moving], trace.outputs, shapes=trace.shapes)
+    orders = {
+        i: trace.orders[call.output[0]] for i, call in enumerate(live) if call.output[0] in trace.orders
+    }
+    axes = shared.Axes(orders=orders)
+    return shared.index(live, [*inputs, *moving], trace.outputs, shapes=trace.shapes, axes=axes)
 
 
 def layers_of(graph: shared.Graph[Call], parameters: Mapping[str, object]) -> tuple[Found, ...]:

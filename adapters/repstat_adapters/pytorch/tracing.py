@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from repstat_adapters.pytorch.aten import base_name, named_arguments, op_type, operands
+from repstat_adapters.shared.axes import SIZES, order_of
 from repstat_adapters.shared.graph import Call
 
 _BATCH_NORMS = frozenset(["batch_norm", "native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit"])
@@ -60,6 +61,8 @@ class Trace:
         Tensors of unknown origin.
     sequence_first
         Whether a recurrent op takes time before samples.
+    orders
+        By the first output of a call that reorders axes, the order.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -72,6 +75,7 @@ class Trace:
     random: list[str] = field(default_factory=list)
     outside: list[Outside] = field(default_factory=list)
     sequence_first: bool = False
+    orders: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -190,7 +194,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         places = {id(t): str(k) for k, t in enumerate(results)}
         outputs = [f"{ordinal}.{places.get(id(t), f'written{k}')}" for k, t in enumerate(made)]
         old = [(t, name) for t in _unique(self._views(written)) if (name := self._names.get(id(t)))]
-        self._call(op_type(func, arguments), inputs, outputs)
+        kind = op_type(func, arguments)
+        self._call(kind, inputs, outputs)
+        if kind == "Transpose":
+            self.trace.orders[outputs[0]] = _order(func, arguments)
         for name, tensor in zip(outputs, made, strict=True):
             self._enter(name, tensor)
         for number, (view, name) in enumerate(old):
@@ -257,6 +264,16 @@ def _draws(name: str, arguments: Mapping[str, Any]) -> bool:
     if "attention" in name:
         return bool(arguments.get("dropout_p"))
     return bool(arguments.get("train", True)) and bool(arguments.get("p", 1))
+
+
+def _order(func: Any, arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the order that an op puts axes in, told by the lengths of a tensor without data."""
+    names = list(arguments)
+    source = arguments[names[0]]
+    if not 1 < source.ndim <= len(SIZES):
+        return ()
+    like = torch.empty(SIZES[: source.ndim], device="meta")
+    return order_of(func(like, **{name: arguments[name] for name in names[1:]}).shape)
 
 
 def _written(func: Any, arguments: Mapping[str, Any]) -> list[Tensor]:

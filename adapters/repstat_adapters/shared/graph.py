@@ -35,6 +35,25 @@ class Call:
     name: str = ""
 
 
+@dataclass(frozen=True)
+class Axes:
+    """What is known of the order of axes, for `repstat_adapters.shared.axes`.
+
+    Parameters
+    ----------
+    spatial
+        By node that makes feature maps with the channels last, how many spatial axes are before them.
+    orders
+        By node that reorders axes, the order.
+    ranks
+        Numbers of axes of tensors, where known.
+    """
+
+    spatial: Mapping[int, int] = field(default_factory=dict)
+    orders: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict)
+
+
 N = TypeVar("N", bound=Node, covariant=True)
 
 _ASKS_SHAPE_ONLY = frozenset({"Shape", "Size"})
@@ -69,6 +88,8 @@ class Graph(Generic[N]):
         By node, the words of activations inside it.
     nesting
         Nodes with weights in graphs nested in them.
+    axes
+        What is known of the order of axes.
     """
 
     nodes: Sequence[N]
@@ -82,6 +103,7 @@ class Graph(Generic[N]):
     shapes: Mapping[str, tuple[int, ...]]
     fused: Mapping[int, Sequence[str]] = field(default_factory=dict)
     nesting: frozenset[int] = frozenset()
+    axes: Axes = Axes()
 
     def varies(self, name: str) -> bool:
         """Whether a tensor carries data that depend on the input."""
@@ -107,6 +129,7 @@ def index(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     fused: Mapping[int, Sequence[str]] | None = None,
     nesting: frozenset[int] = frozenset(),
+    axes: Axes | None = None,
 ) -> Graph[N]:
     """Index nodes that are in topological order and contribute to an output.
 
@@ -132,6 +155,7 @@ def index(
         shapes or {},
         fused or {},
         nesting,
+        axes or Axes(),
     )
 
 

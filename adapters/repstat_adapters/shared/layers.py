@@ -1,8 +1,10 @@
 """Which tensors of a model are the layers: one per op with constant weights, after its activation."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
+from repstat_adapters.shared.axes import channels_last
 from repstat_adapters.shared.chain import Chain, follow
 from repstat_adapters.shared.graph import Graph, Node
 from repstat_adapters.shared.ops import AFFINE, LAYOUT, NO_OPS, NORMS, PARAMETERISED
@@ -51,7 +53,9 @@ def find_layers(graph: Graph[Node], names: Names) -> tuple[Found, ...]:
             )
         )
     found += _joins(graph, names, set(weights), inside, {layer.target for _, layer in found})
-    return tuple(layer for _, layer in sorted(found, key=lambda pair: pair[0]))
+    last = channels_last(graph)
+    ordered = sorted(found, key=lambda pair: pair[0])
+    return tuple(replace(layer, spatial=last.get(layer.target, 0)) for _, layer in ordered)
 
 
 def _weight(graph: Graph[Node], node: Node) -> str:

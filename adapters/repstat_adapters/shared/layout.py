@@ -1,7 +1,7 @@
 """Where the samples are in a tensor, learnt by running: never assumed from axis 0."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,19 +23,26 @@ class BatchLayout:
         Elements along `axis` per sample: more than 1 where an exporter merged batch and time, ``(B*T, d)``.
     sample_major
         Whether a sample's `inner` elements are adjacent.
+    spatial
+        Spatial axes before the channels where those are the last axis and are to be first
+        (`repstat_adapters.shared.axes`); 0 where axes stay as they are.
     """
 
     axis: int | None
     inner: int = 1
     sample_major: bool = True
+    spatial: int = 0
 
     @property
     def is_plain(self) -> bool:
         """Whether samples are along the first axis, one element each."""
-        return self.axis == 0 and self.inner == 1
+        return self.axis == 0 and self.inner == 1 and not self.spatial
 
     def shape(self, n: int, unit_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the tensor for `n` samples."""
+        if self.spatial:
+            at = len(unit_shape) - 1 - self.spatial
+            unit_shape = (*unit_shape[:at], *unit_shape[at + 1 :], unit_shape[at])
         if self.axis is None:
             return unit_shape
         before, after = unit_shape[: self.axis], unit_shape[self.axis + (self.inner > 1) :]
@@ -43,6 +50,10 @@ class BatchLayout:
 
     def by_sample(self, value: Array) -> Array:
         """Return a view or copy of `value` of shape ``(n_samples, ...)``."""
+        values = self._by_sample(value)
+        return np.moveaxis(values, -1, -1 - self.spatial) if self.spatial else values
+
+    def _by_sample(self, value: Array) -> Array:
         if self.axis is None:
             return value[None]
         if self.inner == 1:
@@ -54,6 +65,9 @@ class BatchLayout:
 
     def from_samples(self, values: Array) -> Array:
         """Return the tensor that holds `values`, ``(n_samples, ...)``: the inverse of `by_sample`."""
+        if self.spatial:
+            values = np.moveaxis(values, -1 - self.spatial, -1)
+            return replace(self, spatial=0).from_samples(values)
         if self.axis is None:
             return values.reshape(values.shape[1:])
         outer = self.axis + (0 if self.inner == 1 or self.sample_major else 1)

@@ -1,7 +1,7 @@
 """Run candidates for layers on a few samples to learn their shapes and batch axes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repstat.adapter import Array, InputSpec, Layer, LayerKind
@@ -12,7 +12,11 @@ from repstat_adapters.shared.layout import BatchLayout, close, find_fixed_layout
 
 @dataclass(frozen=True)
 class Found:
-    """A layer of the model before its tensor is known. The fields are those of `repstat.adapter.Layer`."""
+    """A layer of the model before its tensor is known.
+
+    The fields are those of `repstat.adapter.Layer`, but for `spatial`: the number of spatial axes before the
+    channels of a feature map that has them last, 0 for any other tensor.
+    """
 
     key: str
     name: str
@@ -20,6 +24,7 @@ class Found:
     kind: LayerKind
     signature: str
     target: str
+    spatial: int = 0
 
 
 Tensors = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -166,6 +171,8 @@ class Prober:
                 skipped.append({"layer": f.key, "name": f.name, "why": reason})
                 continue
             value = values[f.target]
+            if 0 < f.spatial < layout.by_sample(value).ndim - 1:
+                layout = replace(layout, spatial=f.spatial)
             layer = Layer(
                 key=f.key,
                 name=f.name,
