@@ -29,8 +29,8 @@ class KerasAdapter(BatchedAdapter):
     """One Keras model or SavedModel, opened.
 
     Implements `repstat.adapter.Adapter` and `repstat.adapter.Reloadable`. The model is called with
-    ``training=False``. Activations are float16, float32 or float64, in the framework's own layout (channels
-    last); bfloat16 is widened to float32.
+    ``training=False``. Activations are float16, float32 or float64, feature maps with the channels first
+    (`repstat_adapters.shared.axes`); bfloat16 is widened to float32.
 
     Parameters
     ----------
