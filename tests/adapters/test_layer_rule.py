@@ -93,3 +93,16 @@ def test_samples_that_see_the_ones_before_them_are_run_alone(mixed: bool) -> Non
     batch, note = plan_of(run)
     assert batch == (1 if mixed else None)
     assert ("depend on the other samples" in note) is mixed
+
+
+def test_a_shape_that_is_computed_from_the_data_does_not_end_a_layer() -> None:
+    """As tf2onnx spells a linear layer on sequences: all places in one axis, and apart again behind it."""
+    calls = [
+        Call("MatMul", ["x", "fc.weight"], ["a"]),
+        Call("Shape", ["x"], ["s"]),
+        Call("Reshape", ["a", "s"], ["b"]),
+        Call("Add", ["b", "fc.bias"], ["c"]),
+        Call("Tanh", ["c"], ["d"]),
+        Call("MatMul", ["d", "out.weight"], ["e"]),
+    ]
+    assert found(calls, "e")["L000"] == ("fc", "hidden", "linear>tanh", "d")

@@ -73,7 +73,8 @@ def _step(graph: Graph[Node], here: str, tentative: bool) -> _Step | None:
     node = graph.nodes[index]
     op, out = node.op_type, node.output[0]
     others = [name for name in node.input if name and name != here]
-    if any(graph.varies(name) for name in others) or not out:
+    computed = op in LAYOUT and node.input[0] == here  # the rest is a shape, maybe that of the data
+    if (any(graph.varies(name) for name in others) and not computed) or not out:
         return None
     if op in ACTIVATIONS:
         return _Step(out, [index], word_of(op), ends=True)
