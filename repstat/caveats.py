@@ -3,8 +3,9 @@
 One wording for the table of ``repstat analyze`` and for the report.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from repstat.findings import alarm
 from repstat.results import Results, Row, Status
@@ -57,8 +58,9 @@ def status_counts(rows: Sequence[Row]) -> Iterator[StatusCount]:
         yield StatusCount(status, len(having), len(counted), shown)
 
 
-def noise_notes(results: Results, units: Units) -> Iterator[str]:
-    """Yield what the noise of these results means, and the alarm of noisy networks."""
+def notes(results: Results, units: Units) -> Iterator[str]:
+    """Yield what is odd about the checkpoints, what the noise means, and the alarm of noisy networks."""
+    yield from _repeated(results.provenance.get("checkpoints", ()))
     models = {row.noise_model for row in results.rows}
     if "network" in models:
         yield NETWORK
@@ -67,6 +69,18 @@ def noise_notes(results: Results, units: Units) -> Iterator[str]:
         yield MEASUREMENT
         if AUTO.text in results.provenance.get("options", {}).get("noise_std", ()):
             yield AUTOMATIC
+
+
+def _repeated(checkpoints: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Name checkpoints that are one and the same: a file copied twice, or a training that stands still."""
+    steps = dict[str, list[int]]()
+    for checkpoint in checkpoints:
+        if weights := checkpoint.get("weights_sha256"):
+            steps.setdefault(weights, []).append(checkpoint["step"])
+    for same in steps.values():
+        if len(same) > 1:
+            listed = f"{', '.join(f'{step:,}' for step in same[:-1])} and {same[-1]:,}"
+            yield f"The weights at steps {listed} are the same: is one checkpoint there twice?"
 
 
 def _alarm(rows: Sequence[Row], units: Units) -> Iterator[str]:

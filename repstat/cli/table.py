@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from repstat.caveats import noise_notes, status_counts
+from repstat.caveats import notes, status_counts
 from repstat.cli.console import PipeConsole
 from repstat.cli.options import plural
 from repstat.findings import find
@@ -120,7 +120,7 @@ def print_results(results: Results, units: Units) -> None:
         console.print(f"{mark} {found.text}".strip(), markup=False)
         for reason in found.reasons:
             console.print(f"    {printable(reason)}", markup=False)
-    for note in noise_notes(results, units):
+    for note in notes(results, units):
         console.print(note, markup=False)
 
 

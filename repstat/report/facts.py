@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from repstat.caveats import noise_notes, status_counts
+from repstat.caveats import notes, status_counts
 from repstat.findings import Fall, Findings, Together, find
 from repstat.naming import printable
 from repstat.report.methods import LABELS, Method, used
@@ -95,7 +95,7 @@ def facts_of(results: Results, name: str, units: Units) -> RunFacts:
             printable(" ".join([count.text, *(f"({reason})" for reason in count.reasons)]))
             for count in status_counts(results.rows)
         ),
-        notes=tuple(printable(note) for note in noise_notes(results, units)),
+        notes=tuple(printable(note) for note in notes(results, units)),
         falls=tuple(_fall_line(fall, results, units) for fall in found.falls),
         correlations=_strongest(found),
         tables=tuple(_tables(results, series, units)),
