@@ -60,23 +60,35 @@ def status_counts(rows: Sequence[Row]) -> Iterator[StatusCount]:
 
 def notes(results: Results, units: Units) -> Iterator[str]:
     """Yield what is odd about the checkpoints, what the noise means, and the alarm of noisy networks."""
-    yield from _repeated(results.provenance.get("checkpoints", ()))
+    yield from _repeated(results)
     models = {row.noise_model for row in results.rows}
     if "network" in models:
         yield NETWORK
         yield from _alarm(results.rows, units)
     if "measurement" in models:
         yield MEASUREMENT
-        if AUTO.text in results.provenance.get("options", {}).get("noise_std", ()):
+        options = results.provenance.get("options")
+        if AUTO.text in str(options.get("noise_std") if isinstance(options, Mapping) else ""):
             yield AUTOMATIC
 
 
-def _repeated(checkpoints: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def checkpoint_records(results: Results) -> Mapping[int, Mapping[str, Any]]:
+    """Return what is known of each checkpoint analysed, by step: its source and hashes.
+
+    A results file may be a stranger's, and its provenance any JSON.
+    """
+    listed = results.provenance.get("checkpoints")
+    records = [c for c in listed if isinstance(c, Mapping)] if isinstance(listed, list | tuple) else []
+    known = {record["step"]: record for record in records if isinstance(record.get("step"), int)}
+    return {step: known[step] for step in results.steps if step in known}
+
+
+def _repeated(results: Results) -> Iterator[str]:
     """Name checkpoints that are one and the same: a file copied twice, or a training that stands still."""
     steps = dict[str, list[int]]()
-    for checkpoint in checkpoints:
-        if weights := checkpoint.get("weights_sha256"):
-            steps.setdefault(weights, []).append(checkpoint["step"])
+    for step, record in checkpoint_records(results).items():
+        if weights := record.get("weights_sha256"):
+            steps.setdefault(str(weights), []).append(step)
     for same in steps.values():
         if len(same) > 1:
             listed = f"{', '.join(f'{step:,}' for step in same[:-1])} and {same[-1]:,}"

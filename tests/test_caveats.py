@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,3 +34,15 @@ def test_a_checkpoint_that_is_there_twice_is_named(results: repstat.Results) -> 
     assert of(results, "a", "b", "c") == []
     assert of(results, "", "", "") == []  # arrays from elsewhere have no weights
     assert list(notes(results, "nats")) == []
+
+
+@pytest.mark.parametrize(
+    "checkpoints", [None, "no list", 3, [None, "a"], [{"step": [1], "weights_sha256": "a"}] * 2, [{}, {}]]
+)
+@pytest.mark.parametrize("options", [None, "auto", {"noise_std": 3}, {"noise_std": None}])
+def test_the_provenance_of_a_stranger_may_be_anything(
+    results: repstat.Results, checkpoints: Any, options: Any
+) -> None:
+    noisy = tuple(replace(row, noise_model="measurement") for row in results.rows)
+    strange = replace(results, rows=noisy, provenance={"checkpoints": checkpoints, "options": options})
+    assert [note.split()[0] for note in notes(strange, "nats")] == ["Noise"]

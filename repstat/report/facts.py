@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from repstat.caveats import notes, status_counts
+from repstat.caveats import checkpoint_records, notes, status_counts
 from repstat.findings import Fall, Findings, Together, find
 from repstat.naming import printable
 from repstat.report.methods import LABELS, Method, used
@@ -223,7 +223,7 @@ def _commands(results: Results) -> Iterator[str]:
 
 def _checkpoints(results: Results) -> Iterator[Mapping[str, Any]]:
     """Yield step, source and hashes of each checkpoint analysed."""
-    known = {c.get("step"): c for c in results.provenance.get("checkpoints") or () if isinstance(c, Mapping)}
+    known = checkpoint_records(results)
     for step, epoch in zip(results.steps, results.epochs, strict=True):
         record = known.get(step, {})
         yield {
