@@ -47,6 +47,33 @@ class Failing(layers.Layer):  # type: ignore[misc]
         return inputs
 
 
+class Convolving(layers.Layer):  # type: ignore[misc]
+    """A function of Keras, and the same with PyTorch's own: axes moved before the activation, by name."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(3, 3, 2, 3), name="kernel")
+
+    def call(self, inputs: Any) -> Any:
+        import torch
+
+        h = keras.ops.relu(keras.ops.conv(inputs, self.kernel, data_format="channels_last"))
+        first = torch.permute(input=inputs, dims=(0, 3, 1, 2))
+        own = torch.nn.functional.conv2d(first, torch.permute(self.kernel.value, (3, 2, 0, 1)))
+        return h + keras.ops.tanh(torch.permute(dims=(0, 2, 3, 1), input=own))
+
+
+def axes_of_functions() -> dict[str, Any]:
+    """Where the channels of convolutions outside of layers are recorded, and whether the values are right."""
+    x = keras.Input((6, 5, 2), name="x")
+    model = models.randomised(keras.Model(x, layers.GlobalAveragePooling2D()(Convolving()(x))))
+    batch = normal(3, 6, 5, 2)
+    values = models.values_of(model, {"x": batch})
+    want = keras.ops.conv(batch, model.layers[1].kernel, data_format="channels_last")
+    want = np.moveaxis(models.quietly(lambda: keras.ops.convert_to_numpy(want.detach())), -1, 1)
+    off = max(np.abs(values["L000"] - want.clip(0)).max(), np.abs(values["L001"] - np.tanh(want)).max())
+    return {"shapes": [values[key].shape for key in ("L000", "L001")], "off": float(off)}
+
+
 def stacked(*parts: Any) -> Any:
     x = h = keras.Input((4,), name="x")
     for part in parts:
@@ -116,6 +143,7 @@ def main(folder: Path) -> None:
         "weights_sha256": facts["weights_sha256"],
         "texts": texts,
         "undisturbed": undisturbed(),
+        "axes": axes_of_functions(),
     }
     (folder / "report.json").write_text(json.dumps(report))
 

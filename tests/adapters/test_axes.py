@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repstat.adapter import Adapter, Array, Noise
+from repstat.adapter import Adapter, AdapterOptions, Array, Noise
 from repstat_adapters.shared.axes import channels_last
 from repstat_adapters.shared.graph import Axes, Call, index
 from repstat_adapters.shared.layout import BatchLayout
@@ -131,6 +131,34 @@ def volume() -> Any:
         layers.Conv3D(3, 2, activation="relu", name="c"), layers.Flatten(), layers.Dense(2, name="out"),
         shape=(5, 4, 3, 2),
     )  # fmt: skip
+
+
+def test_pytorch_and_its_export_agree_on_axes_moved_before_the_activation(tmp_path: Path) -> None:
+    torch = require("torch")
+    from repstat_adapters.pytorch import open_model as open_torch
+
+    class Moved(torch.nn.Module):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.image, self.line = torch.nn.Conv2d(2, 3, 3), torch.nn.Conv1d(3, 4, 2)
+
+        def forward(self, x: Any) -> Any:
+            h = torch.relu(self.image(x).permute(0, 2, 3, 1))
+            return torch.tanh(self.line(h.mean(2).transpose(1, 2)).swapaxes(2, 1)).sum(1)
+
+    torch.manual_seed(0)
+    model, x = Moved().eval(), normal(N, 2, 8, 7)
+    path = tmp_path / "model.onnx"
+    models.quietly(lambda: torch.onnx.export(model, (torch.from_numpy(x),), path, dynamo=False))
+    forms = [open_torch(model, AdapterOptions()), onnx_models.opened(path)]
+    probes = [form.layers({form.inputs()[0].name: x}) for form in forms]
+    found = [[(layer.signature, layer.unit_shape) for layer in probe] for probe in probes]
+    assert found[0] == found[1] == [("conv>relu", (3, 6, 5)), ("conv>tanh", (4, 5))]
+    values, others = (runs(form, x, Noise({"L000": 0.3}, seed=3)) for form in forms)
+    assert all(np.abs(others[key] - value).max() < ROUNDING for key, value in values.items())
+    with torch.no_grad():
+        image = torch.relu(model.image(torch.from_numpy(x))).numpy()
+    assert np.abs(values["L000"] - image).max() < ROUNDING
 
 
 FORMS: list[tuple[Callable[[], Any], tuple[int, ...], dict[str, tuple[int, ...]]]] = [

@@ -102,6 +102,11 @@ def test_a_model_is_not_disturbed(report: dict[str, Any]) -> None:
     assert report["undisturbed"] == {"after": True, "failed": True}
 
 
+def test_convolutions_outside_of_layers_are_recorded_channels_first(report: dict[str, Any]) -> None:
+    assert report["axes"]["shapes"] == [[3, 3, 4, 3], [3, 3, 4, 3]]
+    assert report["axes"]["off"] < 1e-5
+
+
 @pytest.mark.slow
 def test_the_contract_is_kept() -> None:
     path = "tests/adapters/test_keras_contract.py"

@@ -56,7 +56,6 @@ DATA_THIRD = frozenset({"Conv2DBackpropInput", "Conv2DBackpropInputV2", "Conv3DB
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 """Their results depend on how many samples there are, not on the samples."""
 
-_CHANNELS_LAST = {"NWC": 1, "NHWC": 2, "NDHWC": 3}
 _CONVOLUTIONS = frozenset(kind for kind, known in OPS.items() if known in {"Conv", "ConvTranspose"})
 
 _RANDOM = re.compile(
@@ -89,8 +88,12 @@ def spatial_of(op: Any) -> int:
     """Spatial axes before the channels of what a convolution makes, 0 if those are first or it is none."""
     if op.type not in _CONVOLUTIONS:
         return 0
-    layout = op.get_attr("data_format").decode()
-    return op.inputs[0].shape.rank - 2 if layout == "CHANNELS_LAST" else _CHANNELS_LAST.get(layout, 0)
+    layout = op.get_attr(
+        "data_format"
+    ).decode()  # NHWC, NCDHW; CHANNELS_LAST of the op for any number of axes
+    if layout == "CHANNELS_LAST":
+        return (op.inputs[0].shape.rank or 2) - 2
+    return len(layout) - 2 if layout.endswith("C") else 0
 
 
 def onnx_name(op_type: str) -> str:

@@ -18,7 +18,7 @@ from repstat_adapters.keras.engine import Prepared
 from repstat_adapters.keras.framework import Framework
 from repstat_adapters.keras.tf_graph import Entry, index_entries, layer_entry
 from repstat_adapters.keras.torch_ops import RANDOM, onnx_name
-from repstat_adapters.shared.axes import SIZES, order_of
+from repstat_adapters.shared.axes import order_of
 from repstat_adapters.shared.base import MisfitError
 from repstat_adapters.shared.graph import Call
 
@@ -195,11 +195,14 @@ class Recording(Events):
 
     def _order(self, func: Any, args: Any, kwargs: Any) -> tuple[int, ...]:
         """Return the order that a function puts axes in, told by the lengths of a tensor without data."""
-        source, *others = args
-        if not self._is_tensor(source) or not 1 < source.ndim <= len(SIZES):
-            return ()
-        like = self.framework.runner.empty(SIZES[: source.ndim], device="meta")
-        return order_of(func(like, *others, **kwargs).shape)
+        source = self._tensors((args, kwargs))[0]
+
+        def reordered(shape: tuple[int, ...]) -> Any:
+            like = self.framework.runner.empty(shape, device="meta")
+            named = {name: like if value is source else value for name, value in kwargs.items()}
+            return func(*(like if value is source else value for value in args), **named).shape
+
+        return order_of(source.ndim, reordered)
 
     def _tensors(self, structure: Any) -> list[Any]:
         return [leaf for leaf in self.framework.keras.tree.flatten(structure) if self._is_tensor(leaf)]

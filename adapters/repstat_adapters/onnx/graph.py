@@ -70,8 +70,9 @@ def _axes(nodes: Sequence[onnx.NodeProto]) -> shared.Axes:
     orders = {
         i: tuple(attribute.ints)
         for i, node in enumerate(nodes)
+        if node.op_type == "Transpose"
         for attribute in node.attribute
-        if node.op_type == "Transpose" and attribute.name == "perm"
+        if attribute.name == "perm"
     }
     return shared.Axes({i: 2 for i, node in enumerate(nodes) if node.op_type == "NhwcConv"}, orders)
 

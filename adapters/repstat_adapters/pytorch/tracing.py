@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from repstat_adapters.pytorch.aten import base_name, named_arguments, op_type, operands
-from repstat_adapters.shared.axes import SIZES, order_of
+from repstat_adapters.shared.axes import order_of
 from repstat_adapters.shared.graph import Call
 
 _BATCH_NORMS = frozenset(["batch_norm", "native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit"])
@@ -268,12 +268,13 @@ def _draws(name: str, arguments: Mapping[str, Any]) -> bool:
 
 def _order(func: Any, arguments: Mapping[str, Any]) -> tuple[int, ...]:
     """Return the order that an op puts axes in, told by the lengths of a tensor without data."""
-    names = list(arguments)
-    source = arguments[names[0]]
-    if not 1 < source.ndim <= len(SIZES):
-        return ()
-    like = torch.empty(SIZES[: source.ndim], device="meta")
-    return order_of(func(like, **{name: arguments[name] for name in names[1:]}).shape)
+    (_, source), *others = arguments.items()
+
+    def reordered(shape: tuple[int, ...]) -> Sequence[int]:
+        made: Tensor = func(torch.empty(shape, device="meta"), **dict(others))
+        return made.shape
+
+    return order_of(source.ndim, reordered)
 
 
 def _written(func: Any, arguments: Mapping[str, Any]) -> list[Tensor]:

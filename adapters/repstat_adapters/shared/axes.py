@@ -6,7 +6,7 @@ channels first, whatever the model's own order. A feature map is what comes from
 linear layer's output are in the model's order everywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from repstat_adapters.shared.graph import Graph, Node
 from repstat_adapters.shared.ops import ACTIVATIONS, AFFINE, ELEMENTWISE, NO_OPS, NORMS, POOLS
@@ -17,15 +17,27 @@ _KEEPS = (
 )
 _FIRST = 0
 
-SIZES = (2, 3, 5, 7, 11, 13, 17, 19)
-"""Lengths of axes by which an order can be told from a shape."""
+_LENGTHS = (2, 3, 5, 7, 11, 13, 17, 19)
 
 
-def order_of(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the order that axes of the lengths `SIZES` were put in; nothing if their number has changed."""
-    if sorted(shape) != list(SIZES[: len(shape)]):
-        return ()
-    return tuple(SIZES.index(length) for length in shape)
+def order_of(rank: int, reordered: Callable[[tuple[int, ...]], Sequence[int]]) -> tuple[int, ...]:
+    """Return the order that a function puts axes in, told by lengths that all differ.
+
+    Parameters
+    ----------
+    rank
+        How many axes.
+    reordered
+        Takes the shape of a tensor, and returns that of the result.
+
+    Returns
+    -------
+    order
+        Empty if axes are more than can be told apart, or are not only reordered.
+    """
+    given = _LENGTHS[:rank]
+    made = tuple(reordered(given)) if rank == len(given) else ()
+    return tuple(given.index(length) for length in made) if sorted(made) == list(given) else ()
 
 
 def channels_last(graph: Graph[Node]) -> Mapping[str, int]:
@@ -53,13 +65,19 @@ def _passed(graph: Graph[Node], index: int, spatial: Mapping[str, int]) -> int |
     if node.op_type in _KEEPS:
         return axes
     if node.op_type == "Transpose":
-        return _reordered(axes, tuple(graph.axes.orders.get(index, ())))
+        return _reordered(axes, graph.axes.orders.get(index, ()))
     if node.op_type in {"Squeeze", "Unsqueeze"}:
-        before, after = (graph.axes.ranks.get(name) for name in (given[0], node.output[0]))
-        if axes == _FIRST or before is None or after is None:
-            return axes if axes == _FIRST else None
-        return max(axes + after - before, 0) or None
+        return axes if axes == _FIRST else _resized(graph, axes, given[0], node.output[0])
     return None
+
+
+def _resized(graph: Graph[Node], axes: int, before: str, after: str) -> int | None:
+    """Return how many spatial axes are left where axes of length one come or go."""
+    ranks = graph.axes.ranks
+    if before not in ranks or after not in ranks:
+        return None
+    left = axes + ranks[after] - ranks[before]
+    return left if left > 0 else None
 
 
 def _reordered(axes: int, order: tuple[int, ...]) -> int | None:

@@ -72,9 +72,12 @@ def _step(graph: Graph[Node], here: str, tentative: bool) -> _Step | None:
         return _spelled_out(graph, here)
     node = graph.nodes[index]
     op, out = node.op_type, node.output[0]
+    if not out:
+        return None
+    if op in LAYOUT and node.input[0] == here:  # the rest is a shape, maybe computed from that of the data
+        return _Step(out, [index], commits=False)
     others = [name for name in node.input if name and name != here]
-    computed = op in LAYOUT and node.input[0] == here  # the rest is a shape, maybe that of the data
-    if (any(graph.varies(name) for name in others) and not computed) or not out:
+    if any(graph.varies(name) for name in others):
         return None
     if op in ACTIVATIONS:
         return _Step(out, [index], word_of(op), ends=True)
@@ -84,8 +87,6 @@ def _step(graph: Graph[Node], here: str, tentative: bool) -> _Step | None:
         return _Step(out, [index], commits=not tentative)
     if op in NORMS and not tentative:
         return _Step(out, [index], word_of(op))
-    if op in LAYOUT and node.input[0] == here:
-        return _Step(out, [index], commits=False)
     if op in POOLS:
         return _Step(out, [index], word_of(op), commits=False)
     return None

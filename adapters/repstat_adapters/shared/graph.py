@@ -50,7 +50,7 @@ class Axes:
     """
 
     spatial: Mapping[int, int] = field(default_factory=dict)
-    orders: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    orders: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     ranks: Mapping[str, int] = field(default_factory=dict)
 
 
