@@ -29,12 +29,19 @@ class Opened:
     asked: list[str] = field(default_factory=list)
 
     def see_all(self) -> None:
-        """Scroll through the page, so that all charts are drawn."""
+        """Scroll through the page until every chart that comes into view is drawn, however long it takes."""
         self.page.evaluate(
             """async () => {
+                const missing = () => [...document.querySelectorAll('.chart')].some((chart) => {
+                    const { top, bottom, height } = chart.getBoundingClientRect();
+                    const inView = height > 0 && bottom > 0 && top < innerHeight;
+                    return inView && !chart.querySelector('.main-svg');
+                });
                 for (let y = 0; y < document.documentElement.scrollHeight; y += innerHeight / 2) {
                     scrollTo({ top: y, behavior: 'instant' });
-                    await new Promise((done) => setTimeout(done, 100));
+                    const until = performance.now() + 20000;
+                    do await new Promise((done) => setTimeout(done, 100));
+                    while (missing() && performance.now() < until);
                 }
                 scrollTo({ top: 0, behavior: 'instant' });
             }"""
