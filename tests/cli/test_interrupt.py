@@ -11,11 +11,7 @@ import numpy as np
 import pytest
 
 import repstat
-
-
-def hear_interrupts() -> None:
-    """Undo that a script's background jobs ignore SIGINT, which a program started by one inherits."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from tests.interrupts import hear_interrupts
 
 
 @pytest.mark.parametrize(

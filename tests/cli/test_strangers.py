@@ -16,6 +16,7 @@ from rich.console import Console
 
 import repstat
 from repstat.cli.table import Layout, _noise_table
+from tests.interrupts import hear_interrupts
 
 PYTHON = [sys.executable, "-m", "repstat"]
 
@@ -146,10 +147,10 @@ def test_a_model_that_never_ends_can_be_stopped(place: Path, number: int, code: 
     endless_model(place / "endless.onnx")
     process = subprocess.Popen(
         [*PYTHON, "extract", "endless.onnx"],
-        stderr=subprocess.PIPE, text=True,
-        # A script's background jobs ignore SIGINT, and hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
+    )
     time.sleep(3)
     assert process.poll() is None
     process.send_signal(number)

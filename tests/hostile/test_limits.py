@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import repstat
 from tests.hostile.onnx_limits import body, loop
 from tests.hostile.onnx_making import added, model, write
 from tests.hostile.running import REPSTAT
+from tests.interrupts import hear_interrupts
 
 
 def typed(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -49,12 +51,21 @@ def test_signals_reach_a_model_that_never_returns(folder: Path, number: signal.S
     added(*loop(body()))(folder)
     words = [*REPSTAT, "extract", "model.onnx", "--inputs", "x.npy"]
     with subprocess.Popen(
-        words, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
+        words,
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
     ) as run:
-        time.sleep(6)
-        begun = time.monotonic()
-        os.kill(run.pid, number)
-        _, said = run.communicate(timeout=30)
+        try:
+            time.sleep(6)
+            begun = time.monotonic()
+            os.kill(run.pid, number)
+            _, said = run.communicate(timeout=30)
+        finally:
+            with suppress(ProcessLookupError):  # or the end of the block waits for ever
+                os.killpg(run.pid, signal.SIGKILL)
     assert run.returncode == 128 + number
     assert time.monotonic() - begun < 20
     assert "Nothing half-written is left." in said
