@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from contextlib import nullcontext
 from dataclasses import replace
+from hashlib import sha256
 from itertools import pairwise
 from math import isfinite
 from os import PathLike
@@ -349,10 +350,22 @@ def _provenance(
         "noise": None if store.noise is None else {"seed": store.noise.seed, "std": store.noise.noise_std},
         "extraction": _extraction(store),
         "checkpoints": [
-            {"step": c.step, "source": c.source, "sha256": c.sha256, "weights_sha256": c.weights_sha256}
+            {
+                "step": c.step,
+                "source": c.source,
+                "sha256": c.sha256,
+                "weights_sha256": c.weights_sha256,
+                "activations_sha256": _activations_hash(store, layers, c.step),
+            }
             for c in store.checkpoints
         ],
     }
+
+
+def _activations_hash(store: Store, layers: Sequence[str], step: int) -> str:
+    """Return one hash of all layers analysed at a checkpoint."""
+    hashes = "".join(store.layers[key].at(step=step).sha256 for key in layers)
+    return sha256(hashes.encode()).hexdigest()
 
 
 def _extraction(store: Store) -> list[dict[str, Any]]:

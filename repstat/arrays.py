@@ -272,6 +272,36 @@ def _are_uniform(rows: Rows, groups: RowGroups) -> bool:
     return True
 
 
+class ConstantUnits:
+    """Finds the units that have one value for every sample, from blocks of samples as they pass."""
+
+    _FIRST_ROWS = 16
+
+    def __init__(self) -> None:
+        self._first: Matrix | None = None
+        self._left: NDArray[np.intp] = np.empty(0, np.intp)
+
+    def add(self, rows: Matrix) -> None:
+        """Take a block, shape (n_rows, ...); NaN equals nothing."""
+        if not len(rows):
+            return
+        rows = rows.reshape(len(rows), -1)
+        if self._first is None:
+            self._first = rows[0].copy()
+            self._left = np.arange(rows.shape[1])
+        # A few rows are enough to tell that most units vary.
+        for some in (rows[: self._FIRST_ROWS], rows[self._FIRST_ROWS :]):
+            if self._left.size:
+                whole = len(self._left) == some.shape[1]
+                same = (some if whole else some[:, self._left]) == self._first[self._left]
+                self._left = self._left[same.all(axis=0)]
+
+    @property
+    def count(self) -> int:
+        """How many units have had one value so far."""
+        return len(self._left)
+
+
 def binary_scale(matrix: Matrix) -> float:
     """Return a power of two at or above the largest magnitude, or zero; dividing by it is exact."""
     largest = max(abs(float(matrix.max())), abs(float(matrix.min())))

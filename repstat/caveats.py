@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repstat.findings import alarm
+from repstat.oddities import listed, repeated, same_activations
 from repstat.results import Results, Row, Status
 from repstat.scales import AUTO
 from repstat.units import Units, from_nats
@@ -61,6 +62,7 @@ def status_counts(rows: Sequence[Row]) -> Iterator[StatusCount]:
 def notes(results: Results, units: Units) -> Iterator[str]:
     """Yield what is odd about the checkpoints, what the noise means, and the alarm of noisy networks."""
     yield from _repeated(results)
+    yield from _constant(results.rows)
     models = {row.noise_model for row in results.rows}
     if "network" in models:
         yield NETWORK
@@ -77,22 +79,38 @@ def checkpoint_records(results: Results) -> Mapping[int, Mapping[str, Any]]:
 
     A results file may be a stranger's, and its provenance any JSON.
     """
-    listed = results.provenance.get("checkpoints")
-    records = [c for c in listed if isinstance(c, Mapping)] if isinstance(listed, list | tuple) else []
+    found = results.provenance.get("checkpoints")
+    records = [c for c in found if isinstance(c, Mapping)] if isinstance(found, list | tuple) else []
     known = {record["step"]: record for record in records if isinstance(record.get("step"), int)}
     return {step: known[step] for step in results.steps if step in known}
 
 
 def _repeated(results: Results) -> Iterator[str]:
     """Name checkpoints that are one and the same: a file copied twice, or a training that stands still."""
-    steps = dict[str, list[int]]()
-    for step, record in checkpoint_records(results).items():
-        if weights := record.get("weights_sha256"):
-            steps.setdefault(str(weights), []).append(step)
-    for same in steps.values():
-        if len(same) > 1:
-            listed = f"{', '.join(f'{step:,}' for step in same[:-1])} and {same[-1]:,}"
-            yield f"The weights at steps {listed} are the same: is one checkpoint there twice?"
+    records = checkpoint_records(results)
+    of_weights, of_activations = (
+        [*repeated({step: str(found) for step, record in records.items() if (found := record.get(name))})]
+        for name in ("weights_sha256", "activations_sha256")
+    )
+    for steps in of_weights:
+        yield f"The weights at steps {listed(steps)} are the same: is one checkpoint there twice?"
+    for steps in of_activations:
+        if steps not in of_weights:
+            yield same_activations(steps)
+
+
+def _constant(rows: Sequence[Row]) -> Iterator[str]:
+    """Name the layer of which most units tell nothing."""
+    some = [row for row in rows if row.quantity == "constant_units" and row.value and row.ceiling]
+    if some:
+        most = max(some, key=lambda row: (row.value or 0.0) / (row.ceiling or 1.0))
+        where = f"{len({row.layer for row in some}):,} layers, most in {most.layer}"
+        if len({row.layer for row in some}) == 1:
+            where = most.layer
+        yield (
+            f"Constant units in {where}: {most.value:,.0f} of {most.n_units:,} have one value for every "
+            f"sample at step {most.step:,}."
+        )
 
 
 def _alarm(rows: Sequence[Row], units: Units) -> Iterator[str]:

@@ -19,6 +19,7 @@ from repstat.results import Row
 from repstat.rows import (
     binned_rows,
     clustering_rows,
+    constant_rows,
     geometry_rows,
     measurement_rows,
     network_rows,
@@ -76,6 +77,7 @@ def compute(task: Task, store: Store | None = None) -> Outcome:
         rows += clustering_rows(cell, found, task.settings.seed)
         shape = geometry(first_pass(values), labels, _outputs(store, task.step), seed=task.settings.seed)
         rows += geometry_rows(cell, shape, task.settings.seed)
+        rows += constant_rows(cell)
         if task.scales.axes is not None:
             shown = first_pass(values)[choose_points(len(store.samples.index), task.settings.seed)]
             frame = Frame(task.scales.axes.names, *project(shown, task.scales.axes))

@@ -17,6 +17,7 @@ from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError
 from repstat.filling import checkpoint_of, remaining
 from repstat.noise import FIRST_CONDITIONAL
+from repstat.oddities import Oddities, UnitsOfLayers
 from repstat.passes import NoiseOptions
 from repstat.plan import Plan, plan_extraction, probe
 from repstat.progress import Progress, Silent
@@ -184,10 +185,14 @@ def run_extraction(
         if todo is None:
             return Path(output)
         progress.start("extracting", len(todo) * plan.passes.n_samples(plan.inputs.n_samples), "samples")
+        oddities = Oddities(plan.layers)
         with OneModel(plan.options) as own:
             for model, step in todo:
                 adapter = (opened or own).open(model)
-                record(plan, writer, adapter, model, step, plan.metrics.get(step, {}), progress)
+                metrics = plan.metrics.get(step, {})
+                record(plan, writer, adapter, model, step, metrics, progress, oddities)
+        for note in oddities.notes(writer.records, plan.inputs.n_samples):
+            progress.note(note)
         return writer.finish()
 
 
@@ -209,6 +214,7 @@ def record(
     step: int,
     metrics: Mapping[str, float],
     progress: Progress,
+    oddities: Oddities | None = None,
 ) -> None:
     """Run all samples through one checkpoint and commit it. A metric ``epoch`` is the checkpoint's epoch."""
     specs = _matching_inputs(plan, adapter, model)
@@ -231,7 +237,8 @@ def record(
     )
     with writer.checkpoint(checkpoint) as part:
         for realization in range(plan.passes.n_realizations):
-            _record_all(plan, adapter, specs, layers, part, realization, progress)
+            seen = oddities.of(step) if oddities and realization == 0 else None
+            _record_all(plan, adapter, specs, layers, part, realization, progress, seen)
         _record_repeated(plan, adapter, specs, layers, part, progress)
 
 
@@ -243,6 +250,7 @@ def _record_all(
     part: CheckpointWriter,
     realization: int,
     progress: Progress,
+    seen: UnitsOfLayers | None,
 ) -> None:
     """Run all samples through once."""
     n = plan.inputs.n_samples
@@ -254,6 +262,8 @@ def _record_all(
         for layer in plan.layers:
             array = values[layer.key].astype(layer.dtype, copy=False)
             part.write(layer.key, array, realization=realization)
+            if seen is not None:
+                seen[layer.key].add(array)
         progress.advance(stop - start)
 
 

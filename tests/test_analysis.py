@@ -127,7 +127,7 @@ def test_distances_are_in_activation_units_and_ratios_have_none(store: Path) -> 
     rows = repstat.analyze(store, estimators="clustering").select(layer="L000", step=30)
     geometry = ("nc1", "nc2_equinorm", "nc2_equiangularity", "nc2_simplex", "knn_agreement", "silhouette")
     assert {row.quantity: row.units for row in rows} == dict.fromkeys(
-        (*geometry, "participation_ratio"), "1"
+        (*geometry, "participation_ratio", "constant_units"), "1"
     ) | {
         "within_class_distance": "activation",
         "between_class_distance": "activation",
@@ -158,7 +158,7 @@ def test_the_subset_of_a_large_store_is_the_same_at_every_checkpoint(store: Path
     monkeypatch.setattr(compute, "clustering", spy)
     results = repstat.analyze(store, estimators="clustering", seed=5)
     assert seeds == [5] * 6
-    seeded = [row for row in results.rows if row.estimator != "neural_collapse"]
+    seeded = [row for row in results.rows if row.estimator not in ("neural_collapse", "constant_units")]
     assert {row.params["seed"] for row in seeded} == {5}
 
 
@@ -173,7 +173,7 @@ def test_without_labels_there_are_no_label_rows(tmp_path: Path) -> None:
     quantities = {row.quantity for row in results.rows}
     assert quantities == {
         "mi_input", "binned_mi_input", "mean_distance", "mean_cosine", "participation_ratio",
-        "effective_clusters",
+        "constant_units", "effective_clusters",
     }  # fmt: skip
     assert results.n_classes == 0
     assert (results.scatters[0].labels == -1).all()

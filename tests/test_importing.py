@@ -202,7 +202,7 @@ def test_integers_are_converted_when_asked(tmp_path: Path) -> None:
     arrays = {
         "codes": np.arange(N, dtype=np.int8)[:, None],
         "counts": np.arange(N)[:, None],
-        "fc": np.ones((N, 2), np.float32),
+        "fc": np.arange(2 * N, dtype=np.float32).reshape(N, 2),
     }
     found: list[str] = []
 

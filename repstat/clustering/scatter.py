@@ -94,6 +94,8 @@ def _principal(rows: Floats) -> Floats:
     if rows.shape[1] <= len(rows):
         directions = np.linalg.eigh(rows.T @ rows)[1][:, :-3:-1]
     else:
+        if len(rows) == 1:  # a single sample has one direction only
+            rows = np.vstack([rows, np.zeros_like(rows)])
         of_rows = np.linalg.eigh(rows @ rows.T)[1][:, :-3:-1]
         # A direction that holds nothing comes out short; QR makes it a direction all the same.
         directions = np.linalg.qr(rows.T @ of_rows)[0]

@@ -16,6 +16,7 @@ from repstat.adapter import Array, Layer
 from repstat.filling import checkpoint_of, remaining
 from repstat.importing.plan import ImportPlan, plan_import, refused
 from repstat.importing.recordings import Recording, as_checkpoints
+from repstat.oddities import Oddities
 from repstat.progress import Progress, Silent
 from repstat.store import StoreWriter
 from repstat.version import __version__
@@ -137,13 +138,22 @@ def run_import(
         if todo is None:
             return Path(output)
         progress.start("importing", len(todo) * len(plan.layers) * plan.samples.n, "activations")
+        oddities = Oddities(plan.layers)
         for recording, step in todo:
-            _record(plan, writer, recording, step, hashes[step], progress)
+            _record(plan, writer, recording, step, hashes[step], progress, oddities)
+        for note in oddities.notes(writer.records, plan.samples.n):
+            progress.note(note)
         return writer.finish()
 
 
 def _record(
-    plan: ImportPlan, writer: StoreWriter, recording: Recording, step: int, sha256: str, progress: Progress
+    plan: ImportPlan,
+    writer: StoreWriter,
+    recording: Recording,
+    step: int,
+    sha256: str,
+    progress: Progress,
+    oddities: Oddities,
 ) -> None:
     """Copy one checkpoint and commit it."""
     checkpoint = checkpoint_of(
@@ -157,10 +167,13 @@ def _record(
             "import": {"source": recording.name, "sha256": sha256},
         },
     )
+    seen = oddities.of(step)
     with writer.checkpoint(checkpoint) as part:
         for layer in plan.layers:
             for block in recording.layers[layer.name].blocks():
-                part.write(layer.key, _converted(block, layer, recording, step))
+                values = _converted(block, layer, recording, step)
+                part.write(layer.key, values)
+                seen[layer.key].add(values)
                 progress.advance(len(block))
 
 

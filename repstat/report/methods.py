@@ -30,6 +30,7 @@ LABELS = {
     "knn_agreement": "10-NN agreement",
     "silhouette": "silhouette",
     "participation_ratio": "participation ratio",
+    "constant_units": "constant units",
     "effective_clusters": "effective clusters",
 }
 """How a quantity is called where a person reads it."""
@@ -142,6 +143,12 @@ METHODS = (
         frozenset({"participation_ratio"}),
         "Over how many directions the variance is spread.",
         ("litwinkumar2017optimal",),
+    ),
+    Method(
+        "Constant units",
+        frozenset({"constant_units"}),
+        "How many units have one value for every sample: dead rectifiers, and what sees only padding.",
+        (),
     ),
     Method(
         "Noise-scale profile",

@@ -12,6 +12,7 @@ from repstat.store.noise import Conditional, NoiseRecord
 from repstat.store.parts import tidy_up
 from repstat.store.reader import Store, open_store
 from repstat.store.schema import Checkpoint, Samples
+from repstat.store.values import ValueRecord
 from repstat.store.verify import verify
 from repstat.store.views import ActivationView, LayerView
 from repstat.store.writer import StoreWriter
@@ -27,6 +28,7 @@ __all__ = [
     "Samples",
     "Store",
     "StoreWriter",
+    "ValueRecord",
     "merge",
     "open_store",
     "output_lock",

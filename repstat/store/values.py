@@ -20,6 +20,11 @@ class ValueRecord:
     n_nan: int
     n_inf: int
 
+    @property
+    def n_nonfinite(self) -> int:
+        """How many values are NaN or infinite."""
+        return self.n_nan + self.n_inf
+
 
 class ValueTally:
     """Hash and counts of one layer at one checkpoint, from rows in order (store-format.md, section 4).

@@ -56,7 +56,12 @@ class ActivationView:
     @property
     def n_nonfinite(self) -> int:
         """How many values are NaN or infinite, as counted when they were written."""
-        return self._record.n_nan + self._record.n_inf
+        return self._record.n_nonfinite
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the values, as taken when they were written: equal activations have equal hashes."""
+        return self._record.sha256
 
     @property
     def conditional(self) -> "ActivationView | None":

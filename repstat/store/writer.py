@@ -31,6 +31,7 @@ from repstat.store.schema import Checkpoint, Samples, check_layers, check_step, 
 from repstat.store.signals import uninterrupted
 from repstat.store.staging import stale_files
 from repstat.store.storefile import StoreFile, load, value_problems
+from repstat.store.values import ValueRecord
 
 
 class StoreWriter:
@@ -120,6 +121,15 @@ class StoreWriter:
         """The checkpoints that are safely on the disk, by step."""
         return {
             checkpoint.step: checkpoint for file in self._sources() for checkpoint in file.header.checkpoints
+        }
+
+    @property
+    def records(self) -> Mapping[int, Mapping[str, ValueRecord]]:
+        """By step and layer, hash and counts of the activations that are safely on the disk."""
+        return {
+            step: {layer.key: file.records[layer.key][index] for layer in file.header.layers}
+            for file in self._sources()
+            for index, step in enumerate(file.header.steps)
         }
 
     @property

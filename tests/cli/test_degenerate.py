@@ -35,6 +35,7 @@ CASES: dict[str, tuple[NDArray[Any], Any]] = {
     "no labels": (X.astype("<f4"), None),
     "one sample": (X[:1], PAIRS[:1]),
     "one sample, no labels": (X[:1], None),
+    "one sample of many units": (np.arange(7.0)[None], PAIRS[:1]),
     "two samples of two classes": (X[:2], PAIRS[:2]),
     "one class": (X, PAIRS * 0),
     "constant": (X * 0 + 3, PAIRS),
@@ -93,7 +94,7 @@ def test_every_number_is_a_value_or_has_a_reason(rows_of, name: str, noise_std: 
     """Values beyond their bounds by more than four standard errors would be wrong for any data."""
     values, labels = CASES[name]
     rows = rows_of(name, noise_std)
-    assert len(rows) == (29 if labels is not None else 16)
+    assert len(rows) == (30 if labels is not None else 17)
     for row in rows:
         assert row["status"] in set(Status)
         assert all(row[name] is None or isfinite(row[name]) for name in NUMBERS)

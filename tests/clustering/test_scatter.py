@@ -66,6 +66,18 @@ def test_extreme_scales(scale: float, rng: np.random.Generator) -> None:
     assert project(x * scale, axes)[1] == pytest.approx(project(x, fit_axes([x]))[1])
 
 
+@pytest.mark.parametrize("shape", [(1, 9), (2, 9), (1, 4)])
+def test_one_sample_or_two_have_two_axes_all_the_same(
+    shape: tuple[int, int], rng: np.random.Generator
+) -> None:
+    values = rng.normal(size=shape)
+    axes = fit_axes([values])
+    np.testing.assert_allclose(axes.directions.T @ axes.directions, np.eye(2), atol=1e-12)
+    coordinates, _ = project(values, axes)
+    length = np.linalg.norm(values - values.mean(axis=0), axis=1)
+    np.testing.assert_allclose(np.linalg.norm(coordinates, axis=1), length, atol=1e-12)
+
+
 def test_points_are_few_and_the_same_every_time() -> None:
     chosen = choose_points(10_000, 3)
     assert len(chosen) == MAX_POINTS
