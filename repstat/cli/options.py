@@ -3,13 +3,19 @@
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import click
 
 from repstat.cli import say
 from repstat.errors import UsageError
 from repstat.memory import parse_bytes
+
+if TYPE_CHECKING:
+    _FloatType = click.ParamType[float]
+    _IntType = click.ParamType[int]
+else:  # before click 8.4 it takes no parameter
+    _FloatType = _IntType = click.ParamType
 
 UNKNOWN_ENTROPY = (
     "the inputs are unknown: the ceiling of I(X;T) is ln n, which is too high if samples repeat; then an "
@@ -57,7 +63,7 @@ def model_options(command: F) -> F:
     return command
 
 
-class _Seconds(click.ParamType[float]):
+class _Seconds(_FloatType):
     """A time, which infinity and NaN are not."""
 
     name = "seconds"
@@ -72,7 +78,7 @@ class _Seconds(click.ParamType[float]):
         return seconds
 
 
-class _Bytes(click.ParamType[int]):
+class _Bytes(_IntType):
     """A size with or without a unit."""
 
     name = "size"

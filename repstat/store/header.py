@@ -154,7 +154,7 @@ def _lines(path: str, item: Any) -> Iterator[str]:
 def raw_attribute(item: Any, name: str) -> np.ndarray[Any, Any]:
     """Read an attribute with the padding of its text, which h5py's own way strips."""
     attribute = h5a.open(item.id, name.encode())
-    values = np.empty(attribute.shape, attribute.dtype)
+    values = np.empty(attribute.shape or (), attribute.dtype)  # no shape: an attribute without a value
     attribute.read(values)
     return values
 
