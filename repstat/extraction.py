@@ -27,13 +27,13 @@ from repstat.version import __version__
 
 def extract(
     model: Any,
-    inputs: Mapping[str, Array] | Array | None = None,
+    inputs: str | PathLike[str] | Mapping[str, Array] | Array | None = None,
     *,
     store: str | PathLike[str],
-    labels: Array | Sequence[Any] | None = None,
+    labels: str | PathLike[str] | Array | Sequence[Any] | None = None,
     layers: Sequence[str] | str = (),
     steps: Sequence[int] | int | None = None,
-    metrics: Mapping[int, Mapping[str, float]] | None = None,
+    metrics: str | PathLike[str] | Mapping[int, Mapping[str, float]] | None = None,
     batch_size: int | None = None,
     dtype: str | None = None,
     cast: bool = False,
@@ -55,18 +55,19 @@ def extract(
     model
         A model file, or several: the checkpoints of one training.
     inputs
-        Samples, ``(n_samples, ...)``, or a mapping of them by input name. None draws 1,024 standard normal
-        samples from the model's signature and marks the store `synthetic`.
+        Samples, ``(n_samples, ...)``, a mapping of them by input name, or a file of them: ``.npy``, ``.npz``
+        (which may hold ``labels``), ``FILE.h5:DATASET`` or ``.csv``. None draws 1,024 standard normal samples
+        from the model's signature and marks the store `synthetic`.
     store
         Path of the store to write.
     labels
-        Class of each sample.
+        Class of each sample, or a file of them.
     layers
         Selectors, see `repstat.selection`; by default every hidden layer.
     steps
         Training step of each model; by default read from the file names.
     metrics
-        Loss, accuracy, ... by step; a metric ``epoch`` becomes the checkpoint's epoch.
+        Loss, accuracy, ... by step, or a ``.csv`` of them; a metric ``epoch`` becomes the checkpoint's epoch.
     batch_size
         Samples per forward pass; by default from a budget of bytes.
     dtype

@@ -1,8 +1,11 @@
 """Read arrays from files users have: ``.npy``, ``.npz``, ``FILE.h5:DATASET``, ``.csv``; never a pickle."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,22 +50,43 @@ def read_arrays(text: str) -> dict[str, Array]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Samples, their labels, and what messages and provenance call each."""
+
+    inputs: Mapping[str, Array] | Array | None
+    labels: Array | Sequence[Any] | None
+    inputs_source: str
+    labels_source: str
+
+
 def read_data(
-    inputs_file: str | None, labels_file: str | None
-) -> tuple[dict[str, Array] | None, Array | None]:
-    """Read inputs and labels; an ``.npz`` of inputs may carry the labels.
+    inputs: str | PathLike[str] | Mapping[str, Array] | Array | None,
+    labels: str | PathLike[str] | Array | Sequence[Any] | None,
+) -> Data:
+    """Read inputs and labels where they are named by a file; an ``.npz`` of inputs may carry the labels.
 
     Raises
     ------
     UsageError, InputRefusedError
         As `read_arrays`.
     """
-    arrays = read_arrays(inputs_file) if inputs_file else None
-    inner = arrays.pop("labels", None) if arrays and len(arrays) > 1 else None
-    if arrays and "inputs" in arrays:
+    inputs_source = labels_source = ""
+    inner: Array | None = None
+    if isinstance(inputs, str | PathLike):
+        inputs_source = labels_source = Path(inputs).name
+        arrays = read_arrays(fspath(inputs))
+        inner = arrays.pop("labels", None) if len(arrays) > 1 else None
         # An .npz in repstat's own form may hold more than it needs: a train/test mask, class names.
-        arrays = {"inputs": arrays["inputs"]}
-    return arrays, read_labels(labels_file) if labels_file else inner
+        inputs = {"inputs": arrays["inputs"]} if "inputs" in arrays else arrays
+    if isinstance(labels, str | PathLike):
+        labels_source = Path(labels).name
+        labels = read_labels(fspath(labels))
+    elif labels is None:
+        labels = inner
+    else:
+        labels_source = ""
+    return Data(inputs, labels, inputs_source or "arrays", labels_source or "labels")
 
 
 def read_labels(text: str) -> Array:

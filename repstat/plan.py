@@ -15,6 +15,7 @@ from repstat.adapter import Adapter, AdapterOptions, Array, Layer, Predicting
 from repstat.checkpoints import find_models
 from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError, UsageError
+from repstat.files import read_data, read_metrics
 from repstat.inputs import Inputs, check_inputs, synthetic_inputs, with_labels
 from repstat.passes import NoiseOptions, Passes, plan_passes
 from repstat.selection import select_layers
@@ -96,20 +97,18 @@ class Plan:
 
 def plan_extraction(
     models: Sequence[Any],
-    inputs: Mapping[str, Array] | Array | None = None,
+    inputs: str | PathLike[str] | Mapping[str, Array] | Array | None = None,
     *,
-    labels: Array | Sequence[Any] | None = None,
+    labels: str | PathLike[str] | Array | Sequence[Any] | None = None,
     layers: Sequence[str] = (),
     steps: Sequence[int] | int | None = None,
-    metrics: Mapping[int, Mapping[str, float]] | None = None,
+    metrics: str | PathLike[str] | Mapping[int, Mapping[str, float]] | None = None,
     batch_size: int | None = None,
     dtype: str | None = None,
     cast: bool = False,
     seed: int = 0,
     noise: NoiseOptions | None = None,
     options: AdapterOptions | None = None,
-    inputs_source: str = "arrays",
-    labels_source: str = "labels",
     command: str = "",
     opened: OneModel | None = None,
 ) -> Plan:
@@ -133,6 +132,9 @@ def plan_extraction(
             what=f"cannot store activations as {dtype!r}", fix=f"Choose {', '.join(STORED_DTYPES)}"
         )
     options = options or AdapterOptions()
+    data = read_data(inputs, labels)
+    if isinstance(metrics, str | PathLike):
+        metrics = read_metrics(Path(metrics))
     found_models = find_models(models)
     models, steps = _in_order(found_models.models, steps)
     with OneModel(options) as own:
@@ -145,13 +147,13 @@ def plan_extraction(
                 why="its outputs are constants",
                 fix="Give a model that takes samples",
             )
-        if inputs is None:
+        if data.inputs is None:
             checked = synthetic_inputs(specs, seed=seed)
         else:
-            arrays = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
+            arrays = data.inputs if isinstance(data.inputs, Mapping) else {"inputs": data.inputs}
             named = {name: np.asanyarray(array) for name, array in arrays.items()}
-            checked = check_inputs(named, specs, source=inputs_source, cast=cast)
-        checked = with_labels(checked, labels, labels_source)
+            checked = check_inputs(named, specs, source=data.inputs_source, cast=cast)
+        checked = with_labels(checked, data.labels, data.labels_source)
         some = probe(adapter, checked)
         found = adapter.layers(some)
         chosen = select_layers(found, layers)

@@ -35,7 +35,8 @@ class Recorder:
     model
         The live model: a ``torch.nn.Module`` or a ``keras.Model``. Of several processes only one must record.
     inputs
-        Samples, ``(n_samples, ...)``, or a mapping of them by input name; the same at every checkpoint.
+        Samples, ``(n_samples, ...)``, a mapping of them by input name, or a file of them; the same at every
+        checkpoint.
     store
         Path of the store to write.
     labels, layers, batch_size, dtype, cast, seed, options, folder
@@ -61,10 +62,10 @@ class Recorder:
     def __init__(
         self,
         model: Any,
-        inputs: Mapping[str, Array] | Array | None = None,
+        inputs: str | PathLike[str] | Mapping[str, Array] | Array | None = None,
         *,
         store: str | PathLike[str],
-        labels: Array | Sequence[Any] | None = None,
+        labels: str | PathLike[str] | Array | Sequence[Any] | None = None,
         layers: Sequence[str] | str = (),
         every: int | None = None,
         per_decade: int | None = None,

@@ -43,6 +43,37 @@ def test_lists_mappings_and_one_step_are_taken(
         assert store.samples.class_names == ("a", "b")
 
 
+def test_files_are_read_as_on_the_command_line(
+    tmp_path: Path, trajectory: list[Path], inputs: np.ndarray
+) -> None:
+    labels = np.arange(40) % 3
+    np.savez(tmp_path / "data.npz", inputs=inputs, labels=labels, mask=inputs[:3])
+    np.save(tmp_path / "x.npy", inputs)
+    (tmp_path / "y.csv").write_text("label\n" + "\n".join(map(str, labels)))
+    (tmp_path / "metrics.csv").write_text("step,loss\n0,0.5\n")
+    ways = [
+        (str(tmp_path / "data.npz"), {}, "data.npz", labels),
+        (tmp_path / "x.npy", {"labels": tmp_path / "y.csv"}, "x.npy", labels),
+        (tmp_path / "data.npz", {"labels": labels + 1}, "data.npz", labels + 1),
+        (inputs, {"labels": str(tmp_path / "data.npz")}, "arrays", labels),
+    ]
+    for i, (given, options, source, expected) in enumerate(ways):
+        path = repstat.extract(
+            trajectory[0], given, store=tmp_path / f"{i}.h5", metrics=tmp_path / "metrics.csv", **options
+        )
+        with repstat.open_store(path) as store:
+            assert store.samples.inputs_source == source
+            assert store.samples.labels is not None
+            assert store.samples.labels.tolist() == expected.tolist()
+            assert dict(store.checkpoints[0].metrics) == {"loss": 0.5}
+    with pytest.raises(UsageError, match=r"array file not found in .*none\.npy: there is no such file"):
+        repstat.extract(trajectory[0], tmp_path / "none.npy", store=tmp_path / "n.h5")
+    short = np.arange(7)
+    np.save(tmp_path / "short.npy", short)
+    with pytest.raises(repstat.RepstatError, match=r"7 labels for 40 samples"):
+        repstat.extract(trajectory[0], inputs, labels=tmp_path / "short.npy", store=tmp_path / "n.h5")
+
+
 def test_values_do_not_depend_on_the_batch_size(
     tmp_path: Path, trajectory: list[Path], inputs: np.ndarray
 ) -> None:

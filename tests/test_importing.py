@@ -198,6 +198,24 @@ def test_the_order_of_layers_is_that_of_the_first_checkpoint(tmp_path: Path) -> 
         np.testing.assert_array_equal(store.layers["L000"].at(step=1).read(), turned["fc1"])
 
 
+def test_files_beside_arrays_are_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", inputs=np.arange(N)[:, None], labels=np.arange(N) % 2)
+    (tmp_path / "metrics.csv").write_text("step,loss\n3,0.5\n")
+    path = repstat.import_arrays(
+        {3: {"fc": np.eye(N, 4)}},
+        store=tmp_path / "a.h5",
+        inputs=tmp_path / "data.npz",
+        metrics=tmp_path / "metrics.csv",
+    )
+    with repstat.open_store(path) as store:
+        assert (store.samples.inputs_source, dict(store.checkpoints[0].metrics)) == (
+            "data.npz",
+            {"loss": 0.5},
+        )
+        assert store.samples.labels is not None
+        assert store.samples.labels.tolist() == (np.arange(N) % 2).tolist()
+
+
 def test_integers_are_converted_when_asked(tmp_path: Path) -> None:
     arrays = {
         "codes": np.arange(N, dtype=np.int8)[:, None],

@@ -143,7 +143,6 @@ def command(
     from repstat.cli.talk import Talk
     from repstat.discovery import OneModel
     from repstat.extraction import run_extraction
-    from repstat.files import read_data, read_metrics
     from repstat.passes import NoiseOptions
     from repstat.plan import plan_extraction
     from repstat.steps import parse_steps
@@ -155,14 +154,13 @@ def command(
     watched(timeout, max_memory, path)
     options = AdapterOptions(**model_choices, max_memory=max_memory)
     with output_lock(path) as lock, OneModel(options) as opened, Talk() as talk:
-        arrays, labels = read_data(inputs_file, labels_file)
         plan = plan_extraction(
             models,
-            arrays,
-            labels=labels,
+            inputs_file,
+            labels=labels_file,
             layers=selectors,
             steps=parse_steps(steps) if steps is not None else None,
-            metrics=read_metrics(Path(metrics_file)) if metrics_file else None,
+            metrics=metrics_file,
             batch_size=batch_size,
             dtype=dtype,
             cast=cast,
@@ -174,8 +172,6 @@ def command(
             ),
             seed=seed,
             options=options,
-            inputs_source=Path(inputs_file).name if inputs_file else "",
-            labels_source=Path(labels_file or inputs_file or "").name,
             command=shlex.join(["repstat", *sys.argv[1:]]),
             opened=opened,
         )

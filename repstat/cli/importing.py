@@ -81,26 +81,22 @@ def command(
     which become metrics.
     """
     from repstat.cli.talk import Talk
-    from repstat.files import read_data, read_metrics
     from repstat.importing import run_import
     from repstat.importing.plan import plan_import
     from repstat.importing.recordings import as_checkpoints
     from repstat.steps import parse_steps
 
     check_output(output, resume=resume, overwrite=overwrite)
-    arrays, labels = read_data(inputs_file, labels_file)
     with Talk() as talk:
         plan = plan_import(
             as_checkpoints(files),
-            inputs=arrays,
-            labels=labels,
+            inputs=inputs_file,
+            labels=labels_file,
             layers=selectors,
             steps=parse_steps(steps) if steps is not None else None,
-            metrics=read_metrics(Path(metrics_file)) if metrics_file else None,
+            metrics=metrics_file,
             dtype=dtype,
             cast=cast,
-            inputs_source=Path(inputs_file).name if inputs_file else "",
-            labels_source=Path(labels_file or inputs_file or "").name,
             command=shlex.join(["repstat", *sys.argv[1:]]),
         )
         if plan.samples.input_entropy is None:

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from repstat.adapter import Array, Layer
 from repstat.errors import InputRefusedError, UsageError
+from repstat.files import read_data, read_metrics
 from repstat.importing.recordings import Recording
 from repstat.inputs import Inputs, label_classes
 from repstat.plan import STORED_DTYPES, unmatched_metrics
@@ -62,15 +64,13 @@ class ImportPlan:
 def plan_import(
     recordings: Sequence[Recording],
     *,
-    inputs: Mapping[str, Array] | Array | None = None,
-    labels: Array | Sequence[Any] | None = None,
+    inputs: str | PathLike[str] | Mapping[str, Array] | Array | None = None,
+    labels: str | PathLike[str] | Array | Sequence[Any] | None = None,
     layers: Sequence[str] = (),
     steps: Sequence[int] | None = None,
-    metrics: Mapping[int, Mapping[str, float]] | None = None,
+    metrics: str | PathLike[str] | Mapping[int, Mapping[str, float]] | None = None,
     dtype: str | None = None,
     cast: bool = False,
-    inputs_source: str = "arrays",
-    labels_source: str = "labels",
     mapped: Sequence[int] | None = None,
     command: str = "",
 ) -> ImportPlan:
@@ -87,6 +87,9 @@ def plan_import(
         raise UsageError(
             what=f"cannot store activations as {dtype!r}", fix=f"Choose {', '.join(STORED_DTYPES)}"
         )
+    data = read_data(inputs, labels)
+    if isinstance(metrics, str | PathLike):
+        metrics = read_metrics(Path(metrics))
     recordings, steps = _in_order(recordings, steps if mapped is None else _only(mapped, steps))
     first = recordings[0]
     found = tuple(_layer(i, tensor) for i, tensor in enumerate(first.layers.values()))
@@ -97,8 +100,8 @@ def plan_import(
     n_samples = _n_samples(first, chosen)
     for recording in recordings[1:]:
         _check_same_layers(first, recording, chosen, n_samples)
-    classes, class_names = _labels(recordings, labels, n_samples, labels_source)
-    digest, entropy, source = _inputs(recordings, inputs, n_samples, inputs_source)
+    classes, class_names = _labels(recordings, data.labels, n_samples, data.labels_source)
+    digest, entropy, source = _inputs(recordings, data.inputs, n_samples, data.inputs_source)
     samples = Samples(
         index=np.arange(n_samples, dtype=np.int64),
         labels=classes,

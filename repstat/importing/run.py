@@ -29,11 +29,11 @@ def import_arrays(
     checkpoints: Mapping[int, Mapping[str, Array]] | Sequence[str | PathLike[str]] | str | PathLike[str],
     *,
     store: str | PathLike[str],
-    inputs: Mapping[str, Array] | Array | None = None,
-    labels: Array | Sequence[Any] | None = None,
+    inputs: str | PathLike[str] | Mapping[str, Array] | Array | None = None,
+    labels: str | PathLike[str] | Array | Sequence[Any] | None = None,
     layers: Sequence[str] | str = (),
     steps: Sequence[int] | int | None = None,
-    metrics: Mapping[int, Mapping[str, float]] | None = None,
+    metrics: str | PathLike[str] | Mapping[int, Mapping[str, float]] | None = None,
     dtype: str | None = None,
     cast: bool = False,
     folder: bool = False,
@@ -53,16 +53,16 @@ def import_arrays(
     store
         Path of the store to write.
     inputs
-        The samples, ``(n_samples, ...)``, or a mapping of them. They are not stored, only hashed and counted:
-        without them H(X) is unknown, and the ceiling of I(X;T) is ln n.
+        The samples, ``(n_samples, ...)``, a mapping or a file of them. They are not stored, only hashed and
+        counted: without them H(X) is unknown, and the ceiling of I(X;T) is ln n.
     labels
-        Class of each sample; by default the ``labels`` of the first checkpoint.
+        Class of each sample, or a file of them; by default the ``labels`` of the first checkpoint.
     layers
         Selectors, see `repstat.selection`; by default every array.
     steps
         Training step of each file; by default its ``step``, or the number in its name.
     metrics
-        Loss, accuracy, ... by step; a metric ``epoch`` becomes the checkpoint's epoch.
+        Loss, accuracy, ... by step, or a ``.csv`` of them; a metric ``epoch`` becomes the checkpoint's epoch.
     dtype
         Store activations as ``float16``, ``float32`` or ``float64`` instead of their own dtype.
     cast

@@ -20,7 +20,7 @@ class RecordActivations(keras.callbacks.Callback):  # type: ignore[misc]
     Parameters
     ----------
     inputs
-        Samples, ``(n_samples, ...)``, or a mapping of them by input name.
+        Samples, ``(n_samples, ...)``, a mapping of them by input name, or a file of them.
     store
         Path of the store to write; it is made one file when the training ends.
     when
@@ -33,7 +33,7 @@ class RecordActivations(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        inputs: Mapping[str, Array] | Array,
+        inputs: str | PathLike[str] | Mapping[str, Array] | Array,
         *,
         store: str | PathLike[str],
         when: Literal["batch", "epoch"] = "batch",
