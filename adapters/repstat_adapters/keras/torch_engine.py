@@ -182,4 +182,5 @@ def _choose_device(model: Any, torch: Any, options: AdapterOptions, path: Path |
                 fix=f"Move it yourself, or use --provider {here}",
             )
         model.to(chosen)
-    return Device(chosen, f"{chosen}:0", options.threads or usable_cores())
+    name = "cuda:0" if chosen == "cuda" else chosen  # to "cpu:0", PyTorch would copy every weight
+    return Device(chosen, name, options.threads or usable_cores())

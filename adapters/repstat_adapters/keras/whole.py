@@ -81,7 +81,8 @@ def suffixed(path: Path, kind: str) -> Iterator[Path]:
 @contextmanager
 def on_cpu(framework: Framework) -> Iterator[None]:
     """Keep the model's own weights off the GPU, whatever device they are run on later."""
-    with framework.keras.device("cpu:0"):
+    # with a number, PyTorch copies every weight, and Keras can make no parameter of a copy of integers
+    with framework.keras.device("cpu" if framework.backend == "torch" else "cpu:0"):
         yield
 
 
@@ -91,7 +92,7 @@ def _translated(error: Exception, path: Path) -> InputRefusedError:
         return InputRefusedError(
             what="the model has layers that Keras does not know",
             path=path,
-            why=first_line(error),
+            why=first_line(error).partition(" Full object config")[0],
             fix="Name the function that builds the model with --model-factory; the weights are then taken "
             "from this file",
         )
@@ -99,7 +100,7 @@ def _translated(error: Exception, path: Path) -> InputRefusedError:
         return InputRefusedError(
             what="the model would run code from its file",
             path=path,
-            why="it holds Python code, as a Lambda layer does",
+            why="it holds code, as layers of the kinds Lambda, TorchModuleWrapper and TFSMLayer do",
             fix="Pass --trust-model if the file is yours, or build the model with --model-factory",
         )
     return InputRefusedError(
