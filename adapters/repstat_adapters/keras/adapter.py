@@ -89,7 +89,8 @@ class KerasAdapter(BatchedAdapter):
         try:
             if not self._source.reload(source):
                 return False
-            self._engine.refresh(self._source.path)
+            if not self._engine.refresh(self._source.path):
+                self._plan = None  # made anew with the next samples
         except BaseException:
             self.close()  # some weights may be the new ones, and some not
             raise

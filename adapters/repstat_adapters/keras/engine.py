@@ -49,8 +49,14 @@ class Engine(Protocol):
     ) -> dict[str, Array]:
         """Return tensors by name, before their own noise."""
 
-    def refresh(self, path: Path | None) -> None:
-        """Take over the model's weights as they are now, and the file they come from."""
+    def refresh(self, path: Path | None) -> bool:
+        """Take over the model's weights as they are now, and the file they come from.
+
+        Returns
+        -------
+        bool
+            Whether what `prepare` returned still holds.
+        """
 
     def close(self) -> None:
         """Release what is held."""
@@ -87,16 +93,17 @@ class TensorFlowEngine:
         assert self._session is not None  # a plan is made before anything runs
         return self._session.run([feeds[spec.name] for spec in self._inputs.specs], targets, noise)
 
-    def refresh(self, path: Path | None) -> None:
+    def refresh(self, path: Path | None) -> bool:
         """See `Engine`. A graph that holds numbers which are others now is traced anew when it is needed."""
         self._path = path
         if self._session is None:
-            return
+            return True
         self._session.path = path
         if self._session.traced.captures and self._held == _held(self._model, self._framework):
             self._session.load()
-        else:
-            self.close()
+            return True
+        self.close()
+        return False
 
     def close(self) -> None:
         """See `Engine`."""
@@ -124,6 +131,8 @@ def _held(model: Any, framework: Framework) -> dict[str, str]:
     found, is_tensor = {}, framework.keras.ops.is_tensor
     for i, layer in enumerate(model._flatten_layers()):
         for name, value in vars(layer).items():
+            if name.startswith("_self_"):
+                continue  # TensorFlow counts there how often a layer was restored
             if isinstance(value, int | float | np.ndarray):
                 found[f"{i} {name}"] = sha256_of(np.asarray(value))
             elif is_tensor(value) and hasattr(value, "numpy") and not hasattr(value, "assign"):
@@ -151,8 +160,9 @@ class FrozenEngine:
         """See `Engine`."""
         return self._session.run([feeds[name] for name in self._names], targets, noise)
 
-    def refresh(self, path: Path | None) -> None:
+    def refresh(self, path: Path | None) -> bool:
         """See `Engine`. Nothing can change."""
+        return True
 
     def close(self) -> None:
         """See `Engine`."""

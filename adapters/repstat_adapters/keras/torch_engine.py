@@ -61,9 +61,10 @@ class TorchEngine:
             )
         return events.values
 
-    def refresh(self, path: Path | None) -> None:
+    def refresh(self, path: Path | None) -> bool:
         """See `Engine`. The model itself is called, so there is nothing to take over."""
         self._path = path
+        return True
 
     def close(self) -> None:
         """See `Engine`."""
