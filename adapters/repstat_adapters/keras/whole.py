@@ -1,5 +1,6 @@
 """Load models saved whole, ``.keras`` and ``.h5``, with code in them only if the user trusts it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ CVE-2025-12058 (before 3.12).
 """
 
 _SUFFIXES = {"keras": ".keras", "h5": ".h5", "weights": ".weights.h5"}
-_UNKNOWN = ("Could not locate class", "Could not locate function", "Unknown layer", "Unknown object")
+_UNKNOWN = re.compile(r"(?:Could not locate (?:class|function)|Unknown (?:layer|object)s?):? '?([\w.>]*)")
 _UNSAFE = ("safe_mode", "unsafe deserialization", "lambda")
 
 
@@ -88,11 +89,11 @@ def on_cpu(framework: Framework) -> Iterator[None]:
 
 def _translated(error: Exception, path: Path) -> InputRefusedError:
     text = str(error)
-    if any(phrase in text for phrase in _UNKNOWN):
+    if unknown := _UNKNOWN.search(text):
         return InputRefusedError(
             what="the model has layers that Keras does not know",
             path=path,
-            why=first_line(error).partition(" Full object config")[0],
+            why=f"it knows no {unknown[1] or 'object of that name'}: nothing imported has registered it",
             fix="Name the function that builds the model with --model-factory; the weights are then taken "
             "from this file",
         )
