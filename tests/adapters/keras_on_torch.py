@@ -74,6 +74,98 @@ def axes_of_functions() -> dict[str, Any]:
     return {"shapes": [values[key].shape for key in ("L000", "L001")], "off": float(off)}
 
 
+class InPlace(layers.Layer):  # type: ignore[misc]
+    """Changes what it is given, and goes on with the result or with what it was given."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+
+    def call(self, inputs: Any) -> Any:
+        import torch
+
+        if self.way == "result":
+            return torch.relu_(inputs)
+        inputs.mul_(2.0)
+        return torch.tanh(inputs) if self.way == "argument, activated" else inputs
+
+
+def in_place() -> dict[str, Any]:
+    """Signature of the layer before, how far its values are off, and how far its noise is felt behind it."""
+    import torch
+
+    wrapped = layers.TorchModuleWrapper(torch.nn.ReLU(inplace=True))
+    found = {}
+    for name, layer, activation in (
+        ("result", InPlace("result"), lambda h: h.clip(0)),
+        ("argument", InPlace("argument"), None),
+        ("argument, activated", InPlace("argument, activated"), lambda h: np.tanh(2 * h)),
+        ("wrapped", wrapped, lambda h: h.clip(0)),
+    ):
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(5), layer, layers.Dense(2)])
+        x = normal(3, 4)
+        model(x)
+        models.randomised(model)
+        (kernel, bias), batch = model.layers[0].get_weights(), {opened(model).inputs()[0].name: x}
+        adapter = opened(model)
+        layer_list = adapter.layers(batch)
+        values = adapter.run(batch, layer_list, samples=np.arange(3))
+        noisy = adapter.run(batch, layer_list, samples=np.arange(3), noise=Noise({"L000": 1.0}, seed=1))
+        h = x @ kernel + bias
+        off = [] if activation is None else [float(np.abs(values["L000"] - activation(h)).max())]
+        felt = float(np.abs(noisy["L001"] - values["L001"]).max())
+        found[name] = [[x.signature for x in layer_list], off, felt]
+    return found
+
+
+def of_pytorch(folder: Path) -> dict[str, Any]:
+    """A module of PyTorch inside a model, its file, and a lookup that leaves PyTorch."""
+    import torch
+
+    net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    wrapper = layers.TorchModuleWrapper(net, name="net")
+    model = keras.Sequential([keras.Input((4,)), wrapper, layers.Dense(2, name="out")])
+    x = normal(3, 4)
+    model(x)
+    adapter = opened(model)
+    feeds = {adapter.inputs()[0].name: x}
+    found = adapter.layers(feeds)
+    values = adapter.run(feeds, found, samples=np.arange(3))
+    with torch.no_grad():
+        hidden = torch.tanh(net[0](torch.tensor(x))).numpy()
+    ids = keras.Input((2,), dtype="int64", name="ids")
+    looked = layers.Embedding(4, 3)(layers.IntegerLookup(vocabulary=[3, 5])(ids))
+    words = keras.Model(ids, layers.Dense(2)(layers.Flatten()(looked)))
+    return {
+        "layers": [[layer.name, layer.signature] for layer in found],
+        "off": float(np.abs(values["L000"] - hidden).max()),
+        "file": said(lambda: opened(models.saved(model, folder, "wrapped.keras"))),
+        "lookup": said(lambda: opened(words).layers()),
+    }
+
+
+def own_export(folder: Path) -> dict[str, Any]:
+    """The model's own ONNX file; the second activation is behind functions of Keras."""
+    from tests.adapters import onnx_models
+
+    x = keras.Input((4,), name="x")
+    h = keras.ops.tanh(layers.Dense(5, name="fc1")(x) * 2 + 1)
+    h = keras.ops.clip(layers.Dense(5, name="fc2")(h), -0.5, 0.5)
+    model = models.randomised(keras.Model(x, layers.Dense(2, name="out")(h)))
+    batch = normal(3, 4)
+    model(batch)
+    path = folder / "own.onnx"
+    models.quietly(lambda: model.export(path, format="onnx", verbose=False))
+    theirs = onnx_models.opened(path)
+    found, ours = theirs.layers(), models.values_of(model, {"x": batch})
+    values = theirs.run({theirs.inputs()[0].name: batch}, found, samples=np.arange(3))
+    return {
+        "ours": [layer.signature for layer in models.layers_of(model).values()],
+        "theirs": [layer.signature for layer in found],
+        "off": max(float(np.abs(ours[key] - value).max()) for key, value in values.items()),
+    }
+
+
 def stacked(*parts: Any) -> Any:
     x = h = keras.Input((4,), name="x")
     for part in parts:
@@ -144,6 +236,9 @@ def main(folder: Path) -> None:
         "texts": texts,
         "undisturbed": undisturbed(),
         "axes": axes_of_functions(),
+        "in place": in_place(),
+        "of pytorch": of_pytorch(folder),
+        "own export": own_export(folder),
     }
     (folder / "report.json").write_text(json.dumps(report))
 

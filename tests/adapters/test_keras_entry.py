@@ -1,5 +1,6 @@
 """The entry point is light and quiet, and says what is missing."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,9 @@ from tests.optional import require
 ROOT = Path(__file__).parents[2]
 
 
-def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def python(code: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command, environment = [sys.executable, "-c", code, *words], {**os.environ, **variables}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_judging_a_path_imports_no_framework(tmp_path: Path) -> None:
@@ -97,6 +97,24 @@ def test_a_backend_that_is_not_read_is_named(monkeypatch: pytest.MonkeyPatch, tm
                 entry.open_model(tmp_path / "model.keras", AdapterOptions())
         assert all(word in str(caught.value) for word in words)
     framework.import_keras.cache_clear()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "jax", "tensorflwo"])
+def test_the_users_backend_is_named_where_keras_cannot_even_import_it(backend: str, tmp_path: Path) -> None:
+    """And it stays the user's: nothing sets it."""
+    require("keras")
+    (tmp_path / "model.keras").write_bytes(b"PK\x03\x04")
+    code = (
+        "import os, sys\nfrom repstat_adapters import keras as entry\n"
+        "from repstat.adapter import AdapterOptions\nfrom repstat.errors import AdapterUnavailableError\n"
+        "try:\n    entry.open_model(sys.argv[1], AdapterOptions())\n"
+        "except AdapterUnavailableError as error:\n    print(error)\nprint(os.environ['KERAS_BACKEND'])"
+    )
+    done = python(code, str(tmp_path / "model.keras"), KERAS_BACKEND=backend)
+    text, kept = done.stdout.splitlines()
+    assert kept == backend
+    assert f"runs on the backend {backend!r}" in text
+    assert "Set KERAS_BACKEND=tensorflow (or torch) before Python starts, or export the model" in text
 
 
 def test_other_lines_on_stderr_come_out_after_the_log(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """Every format of Keras and TensorFlow gives the live model's layers and activations."""
 
+import gc
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from repstat.adapter import AdapterOptions
 from repstat.errors import InputRefusedError, UsageError
 from repstat_adapters import keras as entry
+from repstat_adapters.keras import engine
 from tests.adapters.contract import AdapterContract, Case
 from tests.optional import require
 
@@ -21,12 +24,15 @@ require("keras")
 from tests.adapters import keras_models as models  # noqa: E402
 from tests.adapters.keras_models import (  # noqa: E402
     checkpoint,
+    keras,
+    layers,
     layers_of,
     normal,
     opened,
     other,
     saved,
     saved_model,
+    stacked,
     values_of,
 )
 
@@ -71,10 +77,14 @@ def test_a_format_holds_the_live_model(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
-def test_a_compiled_model_with_a_loss_of_its_own(name: str, tmp_path: Path) -> None:
-    """Nobody else has the function, and nothing here needs it."""
+def test_a_compiled_model_with_a_loss_and_an_optimizer_of_its_own(name: str, tmp_path: Path) -> None:
+    """Nobody else has the function, nor the optimizer, and nothing here needs them."""
+
+    class Descent(keras.optimizers.SGD):  # type: ignore[misc]
+        pass
+
     model = models.mlp(seed=3)
-    model.compile("adam", lambda y, z: tf.reduce_mean((y - z) ** 2))
+    model.compile(Descent(0.1), lambda y, z: tf.reduce_mean((y - z) ** 2))
     models.quietly(lambda: model.fit(X, normal(7, 3), verbose=0))
     want, have = values_of(model, {"x": X}), values_of(saved(model, tmp_path, name), {"x": X})
     assert all(np.array_equal(have[key], value) for key, value in want.items())
@@ -210,6 +220,112 @@ def test_further_checkpoints_are_taken_over(form: str, tmp_path: Path) -> None:
     assert after["weights_sha256"] == opened(models.mlp(seed=4)).provenance()["weights_sha256"]
     assert after["sha256"] != before["sha256"]
     adapter.close()
+
+
+def normalised(seed: int) -> Any:
+    """A model with the statistics of its own data, as the weights of a layer without a gradient."""
+    norm = layers.Normalization(name="norm")
+    norm.adapt(normal(30, 4, seed=seed) * seed)
+    x = keras.Input((4,), name="x")
+    h = layers.Dense(6, activation="tanh", name="fc")(norm(x))
+    return keras.Model(x, layers.Dense(2, name="out")(h))
+
+
+def put(form: str, model: Any, folder: Path) -> Path:
+    folder.mkdir()
+    return FORMATS[form][0](model, folder)
+
+
+def test_the_statistics_of_a_normalization_are_those_of_each_checkpoint(form: str, tmp_path: Path) -> None:
+    """It computes with copies of its weights; TensorFlow does not renew them, and a graph holds them."""
+    first, second = normalised(2), normalised(5)
+    paths = [put(form, model, tmp_path / str(i)) for i, model in enumerate((first, second))]
+    options = {"model_factory": lambda: normalised(9)} if FORMATS[form][1] else {}
+    adapter: Any = opened(paths[0], **options)
+    found = adapter.layers()
+    for i, model in enumerate((first, second)):
+        if i and not adapter.reload(paths[i]):
+            assert form == "SavedModel"
+            adapter = opened(paths[i])
+        have = adapter.run({"x": X}, found, samples=np.arange(7))
+        assert np.abs(have["L001"] - np.asarray(model(X))).max() < 1e-6
+
+
+def test_numbers_that_a_live_model_holds_beside_its_weights_are_read_again() -> None:
+    class Scaled(layers.Layer):  # type: ignore[misc]
+        factor = 1.0
+
+        def call(self, x: Any) -> Any:
+            return x * self.factor
+
+    model, scaled = normalised(2), Scaled()
+    scaled.factor = 2.0
+    whole = stacked(model, scaled, layers.Dense(2))
+    adapter: Any = opened(whole)
+    found = adapter.layers()
+    scaled.factor = 3.0
+    model.get_layer("norm").adapt(normal(30, 4, seed=4))
+    assert adapter.reload(whole)
+    have = adapter.run({"x": X}, found, samples=np.arange(7))
+    assert np.abs(have[found[-1].key] - np.asarray(whole(X))).max() < 1e-6
+
+
+def test_a_graph_is_made_once_for_all_checkpoints(form: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Weights are put into it; made anew each time it would take a thousand times as long."""
+    if form == "SavedModel":
+        return  # every file has a graph of its own
+    made, real = [], engine.trace
+
+    def counted(*given: Any) -> Any:
+        made.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(engine, "trace", counted)
+    paths = [put(form, models.mlp(seed=i), tmp_path / str(i)) for i in range(3)]
+    adapter: Any = opened(paths[0], **stored(form, models.mlp(), tmp_path)[1])
+    for path in paths[1:]:
+        adapter.run({"x": X}, adapter.layers(), samples=np.arange(7))
+        assert adapter.reload(path)
+        adapter.run({"x": X}, adapter.layers(), samples=np.arange(7))
+    assert len(made) == 1
+
+
+def test_a_saved_model_outlives_its_loader_and_its_folder(tmp_path: Path) -> None:
+    """TensorFlow frees the variables with the object that was loaded, which a signature does not hold."""
+    model = models.mlp(seed=3)
+    path = saved_model(model, tmp_path)
+    adapter = opened(path)
+    gc.collect()
+    shutil.rmtree(path)
+    have = adapter.run({"x": X}, adapter.layers(), samples=np.arange(7))
+    gc.collect()
+    again = adapter.run({"x": X}, adapter.layers(), samples=np.arange(7))
+    want = values_of(model, {"x": X})
+    assert all(np.array_equal(have[key], value) for key, value in want.items())
+    assert all(np.array_equal(again[key], value) for key, value in want.items())
+
+
+def test_a_saved_model_in_bfloat16_is_the_live_model(tmp_path: Path) -> None:
+    kinds = {"dtype": "mixed_bfloat16"}
+    model = stacked(layers.Dense(6, activation="tanh", **kinds), layers.Dense(2, **kinds))
+    path = saved_model(model, tmp_path)
+    assert {(x.source_dtype, x.dtype.name) for x in layers_of(path).values()} == {("bfloat16", "float32")}
+    want, have = values_of(model, {"x": X}), values_of(path, {"x": X})
+    assert all(np.array_equal(have[key], value) for key, value in want.items())
+
+
+@pytest.mark.parametrize("mask_zero", [False, True])
+def test_recurrent_layers_of_a_saved_model_are_named_as_skipped(mask_zero: bool, tmp_path: Path) -> None:
+    """With a mask Keras computes the first step before the loop, for its shape: that is no layer."""
+    model = stacked(
+        layers.Embedding(10, 4, mask_zero=mask_zero), layers.GRU(3, name="gru"), layers.Dense(2, name="out"),
+        shape=(6,), dtype="int32",
+    )  # fmt: skip
+    adapter = opened(saved_model(model, tmp_path))
+    assert [(x.key, x.signature, x.kind) for x in adapter.layers()] == [("L000", "linear", "output")]
+    skipped = adapter.provenance()["skipped"]
+    assert [item["why"].partition(",")[0] for item in skipped] == ["it is inside a loop"]
+    assert "gru" in skipped[0]["name"]
 
 
 def test_another_architecture_is_opened_anew(tmp_path: Path) -> None:

@@ -190,6 +190,20 @@ def test_devices_are_those_that_are_there() -> None:
             opened(model, provider="cuda")
 
 
+def test_a_gpu_that_is_not_there_is_an_error_and_nobodys_devices_are_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TensorFlow would place the model on the CPU without a word."""
+    model = models.mlp()
+    for name in ("set_visible_devices", "set_soft_device_placement"):
+        monkeypatch.setattr(tf.config, name, lambda *args: pytest.fail("a setting of the process"))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *args: [])
+    with pytest.raises(DeviceUnavailableError, match=r"TensorFlow finds no GPU.*--provider cpu"):
+        opened(model, provider="cuda")
+    facts = models.values_of(model, {"x": normal(3, 4)}, provider="cpu")
+    assert facts.keys() == models.values_of(model, {"x": normal(3, 4)}, provider="auto").keys()
+
+
 def test_threads_are_kept_or_refused() -> None:
     """TensorFlow takes threads once in the life of a process."""
     model = models.mlp()

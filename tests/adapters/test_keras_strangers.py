@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,13 @@ def test_layers_that_nobody_registered_need_a_factory(tmp_path: Path) -> None:
         x = keras.Input((4,), name="x")
         return keras.Model(x, Private()(layers.Dense(5, name="fc1")(x)))
 
-    path = saved(build(), tmp_path)
-    text = refusal(path)
-    assert "has layers that Keras does not know" in text
-    assert "--model-factory" in text
-    assert layers_of(path, model_factory=build)
+    for name in ("model.keras", "model.h5"):
+        path = saved(build(), tmp_path, name)
+        text = refusal(path)
+        assert "has layers that Keras does not know" in text
+        assert "it knows no Private: nothing imported has registered it" in text
+        assert "--model-factory" in text
+        assert layers_of(path, model_factory=build)
 
 
 def writer(folder: Path) -> Path:
@@ -194,6 +197,68 @@ def test_a_saved_model_with_a_lookup_table_is_refused(tmp_path: Path) -> None:
     signature = tf.function(module.__call__, input_signature=[tf.TensorSpec((None,), tf.int32, name="x")])
     tf.saved_model.save(module, str(tmp_path / "table"), signatures=signature)
     assert "lookup tables or files" in refusal(tmp_path / "table")
+
+
+def test_a_saved_model_with_random_augmentation_is_refused_since_keras_exports_it_switched_on(
+    tmp_path: Path,
+) -> None:
+    x = keras.Input((4, 4, 1), name="x")
+    model = keras.Model(x, layers.Dense(2)(layers.Flatten()(layers.RandomFlip()(x))))
+    assert layers_of(model)  # where it is off
+    text = refusal(models.saved_model(model, tmp_path))
+    assert "the model is not deterministic" in text
+    assert "random augmentation" in text
+    assert "Save the model as .keras" in text
+
+
+# ------------------------------------------------------------ preprocessing that is no arithmetic
+
+
+def with_words(lookup: Any, dtype: str) -> Any:
+    x = keras.Input((2,) if isinstance(lookup, layers.IntegerLookup) else (), dtype=dtype, name="words")
+    h = layers.Flatten()(layers.Embedding(8, 3)(lookup(x)))
+    return keras.Model(x, layers.Dense(2)(h))
+
+
+@pytest.mark.parametrize(
+    ("make", "dtype", "words"),
+    [
+        (
+            lambda: layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=2),
+            "string",
+            "string",
+        ),
+        (lambda: layers.StringLookup(vocabulary=["a", "b"]), "string", "found string"),
+        (lambda: layers.IntegerLookup(vocabulary=[3, 5]), "int64", "lookup table"),
+    ],
+)
+def test_tables_of_words_are_refused_with_what_to_do(
+    make: Callable[[], Any], dtype: str, words: str, tmp_path: Path
+) -> None:
+    model = with_words(make(), dtype)
+    for source in (model, saved(model, tmp_path)):
+        text = refusal(source)
+        assert words in text
+        assert "Cut the model behind its preprocessing" in text
+    text = refusal(models.saved_model(model, tmp_path))
+    assert "lookup tables or files" in text
+    assert "--trust-model" in text
+
+
+def test_a_saved_model_inside_a_model_is_one_op_that_is_named_as_skipped(tmp_path: Path) -> None:
+    inner = layers.TFSMLayer(str(models.saved_model(models.mlp(), tmp_path)), call_endpoint="serve")
+    head = [layers.Dense(5, activation="tanh", name="head"), layers.Dense(2, name="out")]
+    model = keras.Sequential([keras.Input((4,), name="x"), inner, *head])
+    x = models.normal(5, 4)
+    model(x)
+    adapter = opened(model)
+    assert [layer.name for layer in adapter.layers()] == ["head", "out"]
+    have = adapter.run({"x": x}, adapter.layers(), samples=np.arange(5))
+    assert np.abs(have["L001"] - np.asarray(model(x))).max() < 1e-6
+    assert ["called as a whole" in item["why"] for item in adapter.provenance()["skipped"]] == [True]
+    text = refusal(saved(model, tmp_path))
+    assert "would run code from its file" in text
+    assert "TFSMLayer" in text
 
 
 def test_a_saved_model_without_a_usual_signature_says_so(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.optional import require
 tf: Any = require("tensorflow")
 require("keras")
 require("torch")
+require("onnxscript")  # Keras exports with it
 
 from tests.adapters import keras_models as models  # noqa: E402
 from tests.adapters.keras_models import normal, opened, saved  # noqa: E402
@@ -105,6 +106,44 @@ def test_a_model_is_not_disturbed(report: dict[str, Any]) -> None:
 def test_convolutions_outside_of_layers_are_recorded_channels_first(report: dict[str, Any]) -> None:
     assert report["axes"]["shapes"] == [[3, 3, 4, 3], [3, 3, 4, 3]]
     assert report["axes"]["off"] < 1e-5
+
+
+@pytest.mark.parametrize("way", ["result", "argument", "argument, activated", "wrapped"])
+def test_what_is_done_in_place_is_in_the_layer_and_its_noise_is_felt(
+    way: str, report: dict[str, Any]
+) -> None:
+    (first, last), off, felt = report["in place"][way]
+    words = {"argument": "linear", "argument, activated": "linear>tanh"}
+    assert (first, last) == (words.get(way, "linear>relu"), "linear")
+    assert all(value < 1e-6 for value in off)
+    assert felt > 0.1
+
+
+def test_a_module_of_pytorch_inside_a_model_is_seen_through(report: dict[str, Any]) -> None:
+    found = report["of pytorch"]
+    assert found["layers"] == [["net#0", "linear>tanh"], ["net#1", "linear"], ["out", "linear"]]
+    assert found["off"] < 1e-6
+    assert "would run code from its file" in found["file"]
+    assert "TorchModuleWrapper" in found["file"]
+
+
+def test_a_lookup_that_leaves_pytorch_is_refused(report: dict[str, Any]) -> None:
+    text = report["of pytorch"]["lookup"]
+    assert "cannot be followed back to its inputs" in text
+    assert "Cut the model behind its preprocessing" in text
+
+
+def test_a_model_and_its_own_export(report: dict[str, Any]) -> None:
+    found = report["own export"]
+    assert found["ours"] == found["theirs"] == ["linear>tanh", "linear>clip", "linear"]
+    assert found["off"] < 1e-6
+
+
+@pytest.mark.slow
+def test_models_as_users_have_them() -> None:
+    out = on_torch("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/adapters/test_keras_cases.py")
+    assert " passed" in out
+    assert "skipped" not in out
 
 
 @pytest.mark.slow

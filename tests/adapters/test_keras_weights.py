@@ -1,11 +1,14 @@
 """Weights from a file go into the model that a factory builds, all of them, or are refused."""
 
 import sys
+import types
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -178,6 +181,39 @@ def test_a_mutant_that_restores_nothing_is_found_out(tmp_path: Path, monkeypatch
     path = saved(model, tmp_path, "model.weights.h5")
     monkeypatch.setattr(keras.Model, "load_weights", lambda *args, **kwargs: None)
     assert "it has nothing for" in refusal(path, model_factory=models.mlp)
+
+
+def test_a_checkpoint_that_tensorflow_does_not_restore_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `expect_partial`, or for a model that is not built, it restores nothing and says nothing."""
+    path = checkpoint(models.mlp(seed=3), tmp_path)
+    status = types.SimpleNamespace(expect_partial=int, assert_existing_objects_matched=int)
+    monkeypatch.setattr(tf.train.Checkpoint, "read", lambda *args: status)
+    text = refusal(path, model_factory=models.mlp)
+    assert "do not fit the model" in text
+    assert "it has nothing for fc1/kernel" in text
+
+
+@pytest.mark.parametrize("name", ["model.weights.h5", "model.keras"])
+def test_a_file_from_which_one_array_was_lost_is_refused(name: str, tmp_path: Path) -> None:
+    path = saved(models.mlp(), tmp_path, name)
+    weights = path
+    if name.endswith(".keras"):
+        with zipfile.ZipFile(path) as archive:
+            weights = Path(archive.extract("model.weights.h5", tmp_path))
+    with h5py.File(weights, "a") as file:
+        del file["layers/dense_1/vars/1"]
+    if name.endswith(".keras"):
+        with zipfile.ZipFile(path) as archive:
+            kept = {entry: archive.read(entry) for entry in ("config.json", "metadata.json")}
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(weights, "model.weights.h5")
+            for entry, text in kept.items():
+                archive.writestr(entry, text)
+    assert "it lacks layers/dense_1/vars/1" in refusal(path, model_factory=models.mlp)
+    if name.endswith(".keras"):
+        assert "cannot load the model" in refusal(path)
 
 
 def test_a_factory_says_what_is_wrong_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

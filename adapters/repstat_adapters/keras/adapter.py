@@ -24,6 +24,8 @@ from repstat_adapters.shared.options import check_plain_options
 from repstat_adapters.shared.probing import Placed, Plan, Prober
 from repstat_adapters.shared.provenance import file_facts, run_facts
 
+_NESTED = "it is inside a loop, a branch, or a function that is called as a whole"
+
 
 class KerasAdapter(BatchedAdapter):
     """One Keras model or SavedModel, opened.
@@ -75,7 +77,7 @@ class KerasAdapter(BatchedAdapter):
             **run_facts(
                 self._plan,
                 batch=self._inputs.batch,
-                unreachable=[{"name": name, "why": "it is inside a loop or branch"} for name in self._nested],
+                unreachable=[{"name": name, "why": _NESTED} for name in self._nested],
             ),
         }
 
@@ -87,7 +89,8 @@ class KerasAdapter(BatchedAdapter):
         try:
             if not self._source.reload(source):
                 return False
-            self._engine.refresh(self._source.path)
+            if not self._engine.refresh(self._source.path):
+                self._plan = None  # made anew with the next samples
         except BaseException:
             self.close()  # some weights may be the new ones, and some not
             raise

@@ -139,6 +139,9 @@ def _restore(model: Any, saved: Saved, root: str, framework: Framework) -> None:
             raise misfit(saved.path, _unmatched(error)) from None
         except Exception as error:  # TensorFlow raises errors of many kinds
             raise misfit(saved.path, first_line(error)) from None
+        for layer in model._flatten_layers():
+            if isinstance(layer, framework.keras.layers.Normalization):
+                layer.finalize_state()  # it computes with copies of its variables, which nobody else renews
 
 
 def _unmatched(error: AssertionError) -> str:

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from repstat.adapter import AdapterOptions, Array
 from repstat_adapters.keras.framework import Framework
 from repstat_adapters.keras.inputs import Inputs
+from repstat_adapters.keras.provenance import sha256_of
 from repstat_adapters.keras.tf_device import Device, choose_tf_device
 from repstat_adapters.keras.tf_graph import Graph, Traced
 from repstat_adapters.keras.tf_session import Session
@@ -46,8 +49,14 @@ class Engine(Protocol):
     ) -> dict[str, Array]:
         """Return tensors by name, before their own noise."""
 
-    def refresh(self, path: Path | None) -> None:
-        """Take over the model's weights as they are now, and the file they come from."""
+    def refresh(self, path: Path | None) -> bool:
+        """Take over the model's weights as they are now, and the file they come from.
+
+        Returns
+        -------
+        bool
+            Whether what `prepare` returned still holds.
+        """
 
     def close(self) -> None:
         """Release what is held."""
@@ -62,6 +71,7 @@ class TensorFlowEngine:
         self._model, self._inputs, self._framework, self._path = model, inputs, framework, path
         self.device = choose_tf_device(framework.runner, options)
         self._key: Any = None
+        self._held: dict[str, str] = {}
         self._session: Session | None = None
 
     def prepare(self, feeds: Mapping[str, Array] | None) -> Prepared:
@@ -70,6 +80,7 @@ class TensorFlowEngine:
         if self._session is None or self._key != shapes:
             self.close()
             traced = trace(self._model, self._inputs, shapes, self._framework, self._path)
+            self._held = _held(self._model, self._framework)
             self._session = self._opened(traced)
             self._key = shapes
         traced = self._session.traced
@@ -82,16 +93,17 @@ class TensorFlowEngine:
         assert self._session is not None  # a plan is made before anything runs
         return self._session.run([feeds[spec.name] for spec in self._inputs.specs], targets, noise)
 
-    def refresh(self, path: Path | None) -> None:
-        """See `Engine`. A graph whose weights are constants is traced anew when it is needed."""
+    def refresh(self, path: Path | None) -> bool:
+        """See `Engine`. A graph that holds numbers which are others now is traced anew when it is needed."""
         self._path = path
         if self._session is None:
-            return
+            return True
         self._session.path = path
-        if self._session.traced.captures:
+        if self._session.traced.captures and self._held == _held(self._model, self._framework):
             self._session.load()
-        else:
-            self.close()
+            return True
+        self.close()
+        return False
 
     def close(self) -> None:
         """See `Engine`."""
@@ -109,6 +121,23 @@ class TensorFlowEngine:
         if spec.declared or feeds is None:
             return spec.shape, spec.dtype.name
         return (None, *feeds[name].shape[1:]), feeds[name].dtype.name
+
+
+def _held(model: Any, framework: Framework) -> dict[str, str]:
+    """Return the numbers that layers hold beside their weights, which a trace takes as constants.
+
+    Such are the statistics of ``Normalization``, which it copies from its weights when those are loaded.
+    """
+    found, is_tensor = {}, framework.keras.ops.is_tensor
+    for i, layer in enumerate(model._flatten_layers()):
+        for name, value in vars(layer).items():
+            if name.startswith("_self_"):
+                continue  # TensorFlow counts there how often a layer was restored
+            if isinstance(value, int | float | np.ndarray):
+                found[f"{i} {name}"] = sha256_of(np.asarray(value))
+            elif is_tensor(value) and hasattr(value, "numpy") and not hasattr(value, "assign"):
+                found[f"{i} {name}"] = sha256_of(np.asarray(value.numpy()))
+    return found
 
 
 class FrozenEngine:
@@ -131,8 +160,9 @@ class FrozenEngine:
         """See `Engine`."""
         return self._session.run([feeds[name] for name in self._names], targets, noise)
 
-    def refresh(self, path: Path | None) -> None:
+    def refresh(self, path: Path | None) -> bool:
         """See `Engine`. Nothing can change."""
+        return True
 
     def close(self) -> None:
         """See `Engine`."""

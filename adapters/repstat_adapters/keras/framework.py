@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,7 +85,9 @@ def import_keras() -> Framework:
             backend = keras.backend.backend() if hasattr(keras, "config") else ""
             if backend in BACKENDS:
                 importlib.import_module(backend)
-        except ImportError as error:
+        except (ImportError, ValueError) as error:  # a backend that Keras has never heard of is a ValueError
+            if (wanted := _wanted_backend()) not in BACKENDS:
+                raise _strange_backend(wanted) from None
             raise _unavailable(error) from None
         if not hasattr(keras, "config") or int(keras.__version__.split(".")[0]) < 3:
             raise AdapterUnavailableError(
@@ -93,11 +96,7 @@ def import_keras() -> Framework:
                 fix="Upgrade with pip install -U keras, or export the model to ONNX with tf2onnx",
             )
         if backend not in BACKENDS:
-            raise AdapterUnavailableError(
-                what=f"Keras runs on the backend {backend!r}",
-                why=f"repstat reads models on {' and '.join(BACKENDS)}",
-                fix="Set KERAS_BACKEND=tensorflow (or torch) before Python starts",
-            )
+            raise _strange_backend(backend)
         return Framework(keras, backend, importlib.import_module(backend))
 
 
@@ -116,9 +115,24 @@ def import_tensorflow() -> Any:
             raise _unavailable(error) from None
 
 
-def _unavailable(error: ImportError) -> AdapterUnavailableError:
-    missing = (error.name or "").split(".")[0]
-    if missing in {"keras", "tensorflow", "torch", "jax"}:
+def _wanted_backend() -> str:
+    """Return the backend that Keras failed to import, told by the environment or by its own file."""
+    config = sys.modules.get("keras.src.backend.config")
+    asked = getattr(config, "backend", None)
+    return str(asked()) if callable(asked) else os.environ.get("KERAS_BACKEND", BACKENDS[0])
+
+
+def _strange_backend(backend: str) -> AdapterUnavailableError:
+    return AdapterUnavailableError(
+        what=f"Keras runs on the backend {backend!r}",
+        why=f"repstat reads models on {' and '.join(BACKENDS)}",
+        fix="Set KERAS_BACKEND=tensorflow (or torch) before Python starts, or export the model to ONNX",
+    )
+
+
+def _unavailable(error: ImportError | ValueError) -> AdapterUnavailableError:
+    missing = (getattr(error, "name", "") or "").split(".")[0]
+    if missing in {"keras", "tensorflow", "torch"}:
         why = f"{missing} is not installed"
     else:
         why = f"{type(error).__name__}: {error}"

@@ -73,6 +73,11 @@ def read_inputs(model: Any, keras: Any, path: Path | None) -> Inputs:
         InputSpec(name, np.dtype(_WIDENED.get(dtype, dtype)), tuple(t.shape))
         for name, dtype, t in zip(names, dtypes, tensors, strict=True)
     )
+    if _is_of_first_call(model, tensors, keras):
+        dtypes = ["int32"] if _starts_with_ids(model, keras) else dtypes
+        kind = np.dtype(_WIDENED.get(dtypes[0], dtypes[0]))
+        specs = (InputSpec(names[0], kind, (None, *tensors[0].shape[1:]), declared=False),)
+        tensors = ()  # so that its batch counts for nothing
     batches = [t.shape[0] for t in tensors if len(t.shape) and t.shape[0] is not None]
 
     def pack(values: Sequence[Any]) -> Packed:
@@ -80,6 +85,18 @@ def read_inputs(model: Any, keras: Any, path: Path | None) -> Inputs:
 
     widened = {name: dtype for name, dtype in zip(names, dtypes, strict=True) if dtype in _WIDENED}
     return Inputs(specs, widened, min(batches, default=None), pack)
+
+
+def _is_of_first_call(model: Any, tensors: Sequence[Any], keras: Any) -> bool:
+    """Whether a Sequential has taken its input's shape from its first call, which need not be meant.
+
+    Keras notes that batch as if it were declared, and yet takes any other, except for recurrent layers that
+    keep their state.
+    """
+    if not isinstance(model, keras.Sequential) or len(tensors) > 1 or not tensors[0].shape:
+        return False
+    stateful = any(getattr(layer, "stateful", False) for layer in model._flatten_layers())
+    return tensors[0].shape[0] is not None and bool(_AUTOMATIC.fullmatch(tensors[0].name)) and not stateful
 
 
 def _names(names: Sequence[str]) -> list[str]:

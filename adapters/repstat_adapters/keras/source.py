@@ -79,7 +79,7 @@ class ModelSource:
         self.path, self.kind = locate(source)
         self.model = self._open(source)
         if not is_built(self.model):
-            raise unbuilt(self.path)
+            raise _uncalled(self.model, self.path, framework) or unbuilt(self.path)
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -143,6 +143,19 @@ class ModelSource:
             self._root = checkpoint.restore_checkpoint(self.model, path, self._framework, self._root)
         else:
             self._own = restore_weights(self.model, path, kind, self._framework, self._own)
+
+
+def _uncalled(model: Any, path: Path | None, framework: Framework) -> InputRefusedError | None:
+    """Return the error for a model that cannot be called, such as a GAN that only has a `train_step`."""
+    if type(model).call is not framework.keras.Model.call:
+        return None
+    parts = [layer.name for layer in model.layers if isinstance(layer, framework.keras.Model)]
+    return InputRefusedError(
+        what="the model cannot be called",
+        path=path,
+        why=f"{type(model).__name__} has no call of its own; it only holds {', '.join(parts) or 'layers'}",
+        fix="Give one of the models that it holds, or write a call",
+    )
 
 
 def _config(path: Path, kind: Kind) -> Any:

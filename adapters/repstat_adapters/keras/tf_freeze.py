@@ -32,18 +32,31 @@ def freeze(function: Any, path: Path | None, *, names: Sequence[str] = (), scree
             frozen = convert.convert_variables_to_constants_v2(function, lower_control_flow=False)
             definition = frozen.graph.as_graph_def()
     except (ValueError, RuntimeError) as error:
-        raise InputRefusedError(
-            what="the model's functions cannot be put into one graph",
-            path=path,
-            why=first_line(error),
-            fix="Save the model as .keras, or export it to ONNX",
-        ) from None
+        raise _unfrozen(path, first_line(error)) from None
     by_name = {tensor.op.name: tensor for tensor in frozen.inputs}
     feeds = list(frozen.inputs) if not names else [_named(by_name, function, n) for n in names]
     refuse = touches_files if screened else _nothing
     reader = GraphReader(frozen.graph, feeds, frozen.outputs, (), _name_of, path, refuse)
     graph, dtypes, nested = reader.read()
     return Traced(definition, tuple(t.name for t in feeds), {}, graph, dtypes, nested)
+
+
+def _unfrozen(path: Path | None, why: str) -> InputRefusedError:
+    """Return the error for functions that cannot be put into one graph."""
+    if "expected resource" in why:
+        return InputRefusedError(
+            what="the model is not deterministic",
+            path=path,
+            why="it changes variables while it runs, as layers of random augmentation do; Keras exports them "
+            f"switched on ({why})",
+            fix="Save the model as .keras, where they are off outside of training",
+        )
+    return InputRefusedError(
+        what="the model's functions cannot be put into one graph",
+        path=path,
+        why=why,
+        fix="Save the model as .keras, or export it to ONNX",
+    )
 
 
 def _named(by_name: Mapping[str, Any], function: Any, name: str) -> Any:

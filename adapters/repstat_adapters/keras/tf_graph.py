@@ -286,7 +286,7 @@ class GraphReader:
         return varying
 
     def _live(self, by_output: Mapping[str, int], layers: Sequence[LayerCall]) -> set[str]:
-        """Tensors that the outputs need, where a layer needs its inputs and nothing inside it counts."""
+        """Tensors whose values the outputs need; a layer needs its inputs, and nothing inside it counts."""
         live, todo = set[str](), self._ends()
         while todo:
             tensor = todo.pop()
@@ -298,7 +298,7 @@ class GraphReader:
                 todo.extend(t for t in layers[index].inputs if self._is_here(t))
             elif tensor.op.type == "IdentityN":
                 todo.append(tensor.op.inputs[tensor.value_index])
-            else:
+            elif tensor.op.type not in SHAPE_ONLY:  # a step that only tells a loop its shapes is no layer
                 todo.extend(tensor.op.inputs)
         return live
 

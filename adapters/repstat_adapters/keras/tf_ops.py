@@ -53,7 +53,7 @@ OPS: Mapping[str, str] = {
 DATA_THIRD = frozenset({"Conv2DBackpropInput", "Conv2DBackpropInputV2", "Conv3DBackpropInputV2"})
 """Transposed convolutions take the shape of the result first and the data last."""
 
-SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank"})
+SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 """Their results depend on how many samples there are, not on the samples."""
 
 _CONVOLUTIONS = frozenset(kind for kind, known in OPS.items() if known in {"Conv", "ConvTranspose"})

@@ -96,7 +96,8 @@ def unbuilt(path: Path | None) -> InputRefusedError:
     return InputRefusedError(
         what="the model has no weights yet",
         path=path,
-        why="a subclassed model makes them when it is first called, and they would be random",
+        why="a subclassed model, or a Sequential without an Input, makes them when it is first called, and "
+        "they would be random",
         fix="Call it once on a batch of zeros where it is made, and load its weights after that",
     )
 

@@ -61,9 +61,10 @@ class TorchEngine:
             )
         return events.values
 
-    def refresh(self, path: Path | None) -> None:
+    def refresh(self, path: Path | None) -> bool:
         """See `Engine`. The model itself is called, so there is nothing to take over."""
         self._path = path
+        return True
 
     def close(self) -> None:
         """See `Engine`."""
@@ -182,4 +183,5 @@ def _choose_device(model: Any, torch: Any, options: AdapterOptions, path: Path |
                 fix=f"Move it yourself, or use --provider {here}",
             )
         model.to(chosen)
-    return Device(chosen, f"{chosen}:0", options.threads or usable_cores())
+    name = "cuda:0" if chosen == "cuda" else chosen  # to "cpu:0", PyTorch would copy every weight
+    return Device(chosen, name, options.threads or usable_cores())

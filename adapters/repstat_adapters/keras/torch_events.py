@@ -32,8 +32,11 @@ class Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
+        tensor_class = self._events.framework.runner.Tensor
+        before = [(t, t._version) for t in (*args, *given.values()) if isinstance(t, tensor_class)]
         result = func(*args, **given)
-        return self._events.function(func, args, given, result)
+        in_place = any(t is result and t._version != version for t, version in before)
+        return self._events.function(func, (args, given), result, in_place)
 
 
 @dataclass
@@ -48,8 +51,11 @@ class Events:
     def start(self, tensors: Sequence[Any]) -> None:
         """Take the inputs."""
 
-    def function(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
-        """Note a function outside of known layers; return what takes the place of its result."""
+    def function(self, func: Any, given: Any, result: Any, in_place: bool) -> Any:
+        """Note a function outside of known layers; return what takes the place of its result.
+
+        What it did `in_place` is replaced in place: the code that called it may go on with its argument.
+        """
         assert self.watch is not None
         name = getattr(func, "__name__", "")
         if self.busy or self.watch.inside:
@@ -60,7 +66,9 @@ class Events:
         self.busy = True
         try:
             numbers = self._take(len(made))
-            new = self.note(func, args, kwargs, dict(zip(numbers, made, strict=True)))
+            new = self.note(func, given, dict(zip(numbers, made, strict=True)), in_place)
+            if in_place and numbers[0] in new:
+                return result.copy_(new[numbers[0]])
         finally:
             self.busy = False
         return new.get(numbers[0], result) if len(made) == 1 else result
@@ -80,7 +88,7 @@ class Events:
         finally:
             self.busy = False
 
-    def note(self, func: Any, args: Any, kwargs: Any, made: Mapping[str, Any]) -> dict[str, Any]:
+    def note(self, func: Any, given: Any, made: Mapping[str, Any], in_place: bool) -> dict[str, Any]:
         """Return replacements by name."""
         return {}
 
@@ -105,7 +113,7 @@ class Running(Events):
         self._targets, self._noise = targets, noise
         self.values: dict[str, Array] = {}
 
-    def note(self, func: Any, args: Any, kwargs: Any, made: Mapping[str, Any]) -> dict[str, Any]:
+    def note(self, func: Any, given: Any, made: Mapping[str, Any], in_place: bool) -> dict[str, Any]:
         """See `Events`."""
         return self._exchange(made)
 
@@ -151,9 +159,10 @@ class Recording(Events):
             self._inputs.append(f"input {i}")
             self._name(tensor, f"input {i}")
 
-    def note(self, func: Any, args: Any, kwargs: Any, made: Mapping[str, Any]) -> dict[str, Any]:
+    def note(self, func: Any, given: Any, made: Mapping[str, Any], in_place: bool) -> dict[str, Any]:
         """See `Events`."""
         assert self.watch is not None
+        args, kwargs = given
         name = getattr(func, "__name__", "")
         if name in RANDOM and (name != "dropout" or kwargs.get("training", True)):
             refusal = InputRefusedError(
@@ -163,9 +172,9 @@ class Recording(Events):
                 fix="Draw them only where training is true, or leave that part out of the model",
             )
             raise self.watch.refused(refusal)
-        inputs = [self._name_of(t) for t in self._tensors((args, kwargs))]
-        fresh = {n: t for n, t in made.items() if name.endswith("_") or id(t) not in self._names}
-        if fresh and any(given in self._dtypes for given in inputs):
+        inputs = [self._name_of(t) for t in self._tensors(given)]
+        fresh = {n: t for n, t in made.items() if in_place or id(t) not in self._names}
+        if fresh and any(source in self._dtypes for source in inputs):
             call = Call(onnx_name(name), inputs, list(fresh), self.watch.path or f"{name}_{self.count}")
             order = self._order(func, args, kwargs) if call.op_type == "Transpose" else ()
             self._entries.append(Entry(self.count, call, order=order))
@@ -191,6 +200,12 @@ class Recording(Events):
             if needed & set(entry.call.output):
                 needed |= set(entry.call.input)
                 entries.insert(0, entry)
+        if not needed & set(self._inputs):
+            raise InputRefusedError(
+                what="the model's outputs cannot be followed back to its inputs",
+                why="on the way the values leave PyTorch, as in a lookup table for words or integers",
+                fix="Cut the model behind its preprocessing and save that",
+            )
         return Prepared(index_entries(entries, self._inputs, wanted, self._shapes), self._dtypes)
 
     def _order(self, func: Any, args: Any, kwargs: Any) -> tuple[int, ...]:

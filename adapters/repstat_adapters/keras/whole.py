@@ -1,5 +1,6 @@
 """Load models saved whole, ``.keras`` and ``.h5``, with code in them only if the user trusts it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ CVE-2025-12058 (before 3.12).
 """
 
 _SUFFIXES = {"keras": ".keras", "h5": ".h5", "weights": ".weights.h5"}
-_UNKNOWN = ("Could not locate class", "Could not locate function", "Unknown layer", "Unknown object")
+_UNKNOWN = re.compile(r"(?:Could not locate (?:class|function)|Unknown (?:layer|object)s?):? '?([\w.>]*)")
 _UNSAFE = ("safe_mode", "unsafe deserialization", "lambda")
 
 
@@ -81,17 +82,18 @@ def suffixed(path: Path, kind: str) -> Iterator[Path]:
 @contextmanager
 def on_cpu(framework: Framework) -> Iterator[None]:
     """Keep the model's own weights off the GPU, whatever device they are run on later."""
-    with framework.keras.device("cpu:0"):
+    # with a number, PyTorch copies every weight, and Keras can make no parameter of a copy of integers
+    with framework.keras.device("cpu" if framework.backend == "torch" else "cpu:0"):
         yield
 
 
 def _translated(error: Exception, path: Path) -> InputRefusedError:
     text = str(error)
-    if any(phrase in text for phrase in _UNKNOWN):
+    if unknown := _UNKNOWN.search(text):
         return InputRefusedError(
             what="the model has layers that Keras does not know",
             path=path,
-            why=first_line(error),
+            why=f"it knows no {unknown[1] or 'object of that name'}: nothing imported has registered it",
             fix="Name the function that builds the model with --model-factory; the weights are then taken "
             "from this file",
         )
@@ -99,7 +101,7 @@ def _translated(error: Exception, path: Path) -> InputRefusedError:
         return InputRefusedError(
             what="the model would run code from its file",
             path=path,
-            why="it holds Python code, as a Lambda layer does",
+            why="it holds code, as layers of the kinds Lambda, TorchModuleWrapper and TFSMLayer do",
             fix="Pass --trust-model if the file is yours, or build the model with --model-factory",
         )
     return InputRefusedError(
