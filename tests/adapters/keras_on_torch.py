@@ -166,6 +166,14 @@ def own_export(folder: Path) -> dict[str, Any]:
     }
 
 
+def made_for_inference() -> Any:
+    """A model whose weights PyTorch does not watch, not even for changes in place."""
+    import torch
+
+    with torch.inference_mode():
+        return stacked(layers.Dense(4, activation="relu"), layers.Dense(2))
+
+
 def stacked(*parts: Any) -> Any:
     x = h = keras.Input((4,), name="x")
     for part in parts:
@@ -226,6 +234,7 @@ def main(folder: Path) -> None:
         "counting": said(lambda: opened(stacked(layers.Dense(4), Counting(), layers.Dense(2))).layers()),
         "checkpoint": said(lambda: opened(folder / "ckpt-1", model_factory=models.mlp)),
         "cuda": said(lambda: opened(models.mlp(), provider="cuda")),
+        "inference": said(lambda: opened(made_for_inference()).layers()),
         "weights": said(lambda: opened(wrong, model_factory=lambda: stacked(layers.Dense(3)))),
     }
     report = {

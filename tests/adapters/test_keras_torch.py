@@ -99,6 +99,10 @@ def test_what_is_refused_is_refused_here_too(case: str, words: list[str], report
     assert all(word in report["texts"][case] for word in words), report["texts"][case]
 
 
+def test_a_model_made_for_inference_alone_is_read(report: dict[str, Any]) -> None:
+    assert report["texts"]["inference"] == "nothing was refused"
+
+
 def test_a_model_is_not_disturbed(report: dict[str, Any]) -> None:
     assert report["undisturbed"] == {"after": True, "failed": True}
 

@@ -33,7 +33,8 @@ class Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         tensor_class = self._events.framework.runner.Tensor
-        before = [(t, t._version) for t in (*args, *given.values()) if isinstance(t, tensor_class)]
+        tensors = [t for t in (*args, *given.values()) if isinstance(t, tensor_class)]
+        before = [(t, t._version) for t in tensors if not t.is_inference()]  # which count no versions
         result = func(*args, **given)
         in_place = any(t is result and t._version != version for t, version in before)
         return self._events.function(func, (args, given), result, in_place)
