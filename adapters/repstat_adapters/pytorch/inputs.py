@@ -58,10 +58,19 @@ def input_names(model: nn.Module, path: Path | None) -> list[str]:
         raise InputRefusedError(
             what="the model takes no input",
             path=path,
-            why=f"forward() of {type(model).__name__} has no arguments",
+            why=f"forward() of {type(model).__name__} names no arguments",
             fix="Wrap it in a module whose forward takes the samples",
         )
     return needed or [arguments[0][0]]
+
+
+def keyword_names(model: nn.Module) -> frozenset[str]:
+    """Names of the arguments of ``forward`` that can only be given by name."""
+    if isinstance(model, torch.jit.ScriptModule):
+        forward: Any = model.forward
+        return frozenset(a.name for a in forward.schema.arguments if a.kwarg_only)
+    parameters = inspect.signature(model.forward).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
 
 
 def guess_inputs(
