@@ -15,7 +15,7 @@ from repstat.adapter import Adapter, AdapterOptions, Array, Layer, Predicting
 from repstat.checkpoints import find_models
 from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError, UsageError
-from repstat.inputs import Inputs, check_inputs, synthetic_inputs, with_labels
+from repstat.inputs import Inputs, as_arrays, check_inputs, synthetic_inputs, with_labels
 from repstat.passes import NoiseOptions, Passes, plan_passes
 from repstat.selection import select_layers
 from repstat.steps import assign_steps
@@ -148,8 +148,7 @@ def plan_extraction(
         if inputs is None:
             checked = synthetic_inputs(specs, seed=seed)
         else:
-            arrays = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
-            named = {name: np.asanyarray(array) for name, array in arrays.items()}
+            named = as_arrays(inputs, inputs_source)
             checked = check_inputs(named, specs, source=inputs_source, cast=cast)
         checked = with_labels(checked, labels, labels_source)
         some = probe(adapter, checked)

@@ -84,6 +84,10 @@ def declared_inputs(program: Any, path: Path | None) -> tuple[InputSpec, ...]:
     InputRefusedError
         An input is not a tensor of numbers.
     """
+    for value in program.graph_signature.user_inputs:
+        if not isinstance(value, str):
+            found = f"the constant {value!r}"
+            raise _not_a_tensor(found, path)
     return tuple(_spec(node, path) for node in _placeholders(program))
 
 
@@ -99,15 +103,19 @@ def _names_of(program: Any) -> list[str]:
 def _spec(node: Any, path: Path | None) -> InputSpec:
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
-        raise InputRefusedError(
-            what="an input is not a numeric tensor",
-            path=path,
-            place=f"input {node.name!r}",
-            why=f"found {type(value).__name__}",
-            fix="Export a module whose forward takes tensors only",
-        )
+        raise _not_a_tensor(type(value).__name__, path, f"input {node.name!r}")
     shape = tuple(n if isinstance(n, int) else None for n in value.shape)
     free = [axis for axis, n in enumerate(shape) if n is None]
     axis = 0 if 0 in free or not free else free[0]
     dtype = np.float32 if value.dtype == torch.bfloat16 else str(value.dtype).removeprefix("torch.")
     return InputSpec(node.name, np.dtype(dtype), shape, axis)
+
+
+def _not_a_tensor(found: str, path: Path | None, place: str = "") -> InputRefusedError:
+    return InputRefusedError(
+        what="an input is not a numeric tensor",
+        path=path,
+        place=place,
+        why=f"found {found}",
+        fix="Export a module whose forward takes tensors only",
+    )

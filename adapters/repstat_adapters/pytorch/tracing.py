@@ -108,7 +108,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.stopped = False
         self._names: dict[int, str] = {}
         self._sharing: dict[int, list[Tensor]] = {}
-        backwards = list(reversed(constants.items()))  # of the names of one tensor the first is kept
+        backwards = list(constants.items())[::-1]  # of the names of one tensor the first is kept
         self._constants = {_memory(t): name for name, t in backwards}
         self._originals = dict(constants)
         for name, tensor in [*backwards, *inputs.items()]:
