@@ -12,6 +12,7 @@ from torch import nn
 
 from repstat.adapter import Array, InputSpec
 from repstat.errors import InputRefusedError
+from repstat_adapters.pytorch.guard import evaluating
 from repstat_adapters.shared.feeds import draw_probes
 
 Shape = tuple[int | None, ...]
@@ -111,7 +112,11 @@ def guess_inputs(
 
 def _candidates(model: nn.Module, n_inputs: int) -> Iterator[tuple[_Guess, ...]]:
     """Combine what single modules take: in the order of the modules, then in any."""
-    taken = list(dict.fromkeys(_takes(model))) or [(_float(model), (None, None))]
+    with (
+        evaluating(list(model.modules())),
+        torch.no_grad(),
+    ):  # to look at a spectral norm in training moves it
+        taken = list(dict.fromkeys(_takes(model))) or [(_float(model), (None, None))]
     in_order = [taken[min(i, len(taken) - 1)] for i in range(n_inputs)]
     combinations = [in_order, *([guess] * n_inputs for guess in taken)]
     if n_inputs > 1:
