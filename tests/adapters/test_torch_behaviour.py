@@ -1,5 +1,6 @@
 """PyTorch models that are refused, inputs that are guessed, and noise."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,10 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         lambda m, x: m.b(x.reshape(-1, 3)), linear(), r"fails on a small batch.*mat1 and mat2 shapes",
     ),
     "lazy": (lambda m, x: m.b(x), {"b": nn.LazyLinear(3)}, r"no weights yet.*b\.weight has no shape yet"),
+    "buffer on meta": (
+        lambda m, x: m.b(x), {"b": nn.Linear(4, 3), "n": nn.BatchNorm1d(3, affine=False, device="meta")},
+        r"no weights yet: n\.running_mean is on the meta device and holds no numbers\. Load the w",
+    ),
     "meta": (lambda m, x: m.b(x), {"b": nn.Linear(4, 3, device="meta")}, r"on the meta device"),
 }  # fmt: skip
 
@@ -91,6 +96,39 @@ def test_models_without_activations_of_single_samples_are_refused(name: str) -> 
     forward, modules, text = REFUSED[name]
     with pytest.raises(InputRefusedError, match=text):
         nets.opened(Said.of(forward, **modules)).layers()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
+def test_packed_weights_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+    text = r"weights of a layer cannot be seen.*linear_dynamic.* in 0 .*packed object.*export it to ONNX"
+    with pytest.raises(InputRefusedError, match=text):
+        nets.opened(torch.ao.quantization.quantize_dynamic(model, {nn.Linear})).layers(
+            {"input": normal(5, 4)}
+        )
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of this process only."""
+    dist = torch.distributed
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_replica_is_the_model_and_a_shard_is_not() -> None:
+    model = nets.seeded(nets.Mlp)
+    replica = nn.parallel.DistributedDataParallel(nets.seeded(nets.Mlp))
+    want, found = nets.values_of(model), nets.values_of(replica)
+    assert all(np.array_equal(found[key], want[key]) for key in want)
+    from torch.distributed.fsdp import fully_shard
+
+    with pytest.raises(
+        InputRefusedError, match=r"fc1\.weight is a shard of a distributed tensor. Gather a sta"
+    ):
+        nets.opened(fully_shard(model))
 
 
 def test_statistics_are_not_touched_before_the_refusal() -> None:
@@ -210,6 +248,25 @@ def test_inputs_have_the_names_that_forward_cannot_do_without() -> None:
 
 
 @pytest.mark.parametrize(
+    ("dtype", "name"),
+    [
+        *((name, name) for name in ("bfloat16", "float8_e5m2", "float8_e4m3fn", "int4")),
+        ("U3", "<U3"), ("S3", r"\|S3"), ("O", "object"), ("M8[s]", r"datetime64\[s\]"),
+    ],
+)  # fmt: skip
+def test_samples_that_are_no_numbers_are_refused(dtype: str, name: str) -> None:
+    kind = np.dtype(getattr(require("ml_dtypes"), dtype, dtype))
+    adapter = nets.opened(nets.seeded(nets.Mlp))
+    layers, x = adapter.layers(), np.zeros((5, 4)).astype(kind)
+    for act in (
+        lambda: adapter.layers({"x": x}),
+        lambda: adapter.run({"x": x}, layers, samples=np.arange(5)),
+    ):
+        with pytest.raises(InputRefusedError, match=f"wrong dtype: found {name}, expected float32"):
+            act()
+
+
+@pytest.mark.parametrize(
     ("make", "dtype", "shape"),
     [
         (nets.Mlp, np.float32, (None, 4)),
@@ -258,61 +315,6 @@ def test_a_model_that_turns_its_batch_itself_is_left_alone() -> None:
     with torch.inference_mode():
         want = model(torch.from_numpy(x)).numpy()
     assert np.abs(values["L001"] - want).max() < 1e-6
-
-
-class Arguments(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
-
-    def of(self, x: Any, y: Any = 0.0) -> Any:
-        return self.b(torch.tanh(self.a(x) + y))
-
-
-class ByPosition(Arguments):
-    def forward(self, x: Any, /) -> Any:
-        return self.of(x)
-
-
-class ByName(Arguments):
-    def forward(self, x: Any, *, y: Any) -> Any:
-        return self.of(x, y)
-
-
-class OnlyByName(Arguments):
-    def forward(self, *, y: Any, x: Any, scale: float = 1.0) -> Any:
-        return self.of(x, y) * scale
-
-
-class Starred(Arguments):
-    def forward(self, *xs: Any, **options: Any) -> Any:
-        return self.of(xs[0])
-
-
-@pytest.mark.parametrize(
-    ("make", "names"),
-    [(ByPosition, ["x"]), (ByName, ["x", "y"]), (OnlyByName, ["y", "x"]), (Starred, ["xs"])],
-)
-def test_arguments_are_given_the_way_forward_takes_them(make: Any, names: list[str]) -> None:
-    model, x = nets.seeded(make), normal(5, 4)
-    arrays = {"x": x, "y": normal(5, 4, seed=2), "xs": x}
-    adapter = nets.opened(model)
-    assert [spec.name for spec in adapter.inputs()] == names
-    feeds = {name: arrays[name] for name in names}
-    values = adapter.run(feeds, adapter.layers(feeds), samples=np.arange(5))
-    with torch.no_grad():
-        y = torch.from_numpy(arrays["y"]) if "y" in names else 0.0
-        want = model.of(torch.from_numpy(arrays["x"]), y)
-    np.testing.assert_array_equal(values["L001"], want.numpy())
-
-
-def test_a_forward_that_names_no_arguments_is_to_be_wrapped() -> None:
-    class AllByName(Arguments):
-        def forward(self, **given: Any) -> Any:
-            return self.of(given["x"])
-
-    with pytest.raises(InputRefusedError, match=r"AllByName names no arguments.*Wrap it in a module"):
-        nets.opened(AllByName()).layers({"x": normal(5, 4)})
 
 
 # ------------------------------------------------------------ noise

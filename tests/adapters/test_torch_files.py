@@ -45,6 +45,13 @@ WRITERS: dict[str, Callable[[dict[str, Any], Path], Path]] = {
     "twice": lambda s, p: saved({"model": {"state_dict": s}}, p / "m.pt"),
     "parallel": lambda s, p: saved({f"module.{k}": v for k, v in s.items()}, p / "m.pt"),
     "compiled": lambda s, p: saved({f"_orig_mod.{k}": v for k, v in s.items()}, p / "m.pt"),
+    "lightning module": lambda s, p: saved({f"model.{k}": v for k, v in s.items()}, p / "m.pt"),
+    **{
+        f"{key} of a compiled one": lambda s, p, key=key: saved(
+            {key: {f"_orig_mod.{k}": v for k, v in s.items()}, "epoch": 3}, p / "m.pt"
+        )
+        for key in ("state_dict", "model_state_dict", "model")
+    },
     "both": lambda s, p: saved({f"module._orig_mod.{k}": v for k, v in s.items()}, p / "m.pt"),
     "scalars": lambda s, p: saved(
         {"state_dict": s, "loss": np.float64(0.5), "args": argparse.Namespace(lr=0.1), "n": np.int32(3)},
@@ -230,6 +237,49 @@ def test_a_program_that_takes_a_number_is_refused() -> None:
     program = torch.export.export(Scaled(), (torch.zeros(3, 4), 2))
     with pytest.raises(InputRefusedError, match=r"not a numeric tensor: found the constant 2.*tensors only"):
         nets.opened(program)
+
+
+@pytest.mark.parametrize("other", ["ema", "state_dict_ema", "model"])
+def test_of_several_sets_of_weights_the_one_that_is_taken_is_said(
+    other: str, model: Any, tmp_path: Path
+) -> None:
+    """Moving averages have the names of the weights, and an optimizer's state has not."""
+    ema = {f"module.{name}": value * 0.5 for name, value in model.state_dict().items()}
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.zeros(2, 4)).sum().backward()
+    optimizer.step()
+    content = {"state_dict": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}
+    path = saved({**content, other: ema}, tmp_path / "1.pt")
+    adapter = nets.opened(path, model_factory=FACTORY)
+    note = f"the weights are those in ['state_dict'], and not those in [{other!r}]"
+    assert adapter.provenance()["run_batch_note"] == note
+    want = nets.opened(model).provenance()["weights_sha256"]
+    assert adapter.provenance()["weights_sha256"] == want
+    assert adapter.reload(saved(content, tmp_path / "2.pt"))  # type: ignore[attr-defined]
+    assert adapter.provenance()["run_batch_note"] == ""
+    assert adapter.reload(path)  # type: ignore[attr-defined]
+    assert adapter.provenance()["run_batch_note"] == note
+
+
+def test_reading_a_checkpoint_leaves_what_pytorch_trusts_as_it_was(model: Any, tmp_path: Path) -> None:
+    """Objects that pass here are refused by `torch.load` before and after, read or refused."""
+    args = {"state_dict": model.state_dict(), "args": argparse.Namespace(lr=0.1), "loss": np.float64(0.5)}
+    good, bad = saved(args, tmp_path / "good.pt"), saved(model, tmp_path / "bad.pt")
+    trusted = torch.serialization.get_safe_globals()
+    assert nets.opened(good, model_factory=FACTORY).layers()
+    with pytest.raises(InputRefusedError, match="would run code"):
+        nets.opened(bad)
+    assert torch.serialization.get_safe_globals() == trusted
+    for path in (good, bad):
+        with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+            torch.load(path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_whole_model_of_either_format_is_read_on_trust(legacy: bool, model: Any, tmp_path: Path) -> None:
+    path = saved(model, tmp_path / "m.pt", _use_new_zipfile_serialization=not legacy)
+    want = values_of(model)
+    assert all(np.array_equal(v, want[k]) for k, v in values_of(path, trust_model=True).items())
 
 
 def _npz(path: Path) -> None:
