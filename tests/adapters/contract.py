@@ -190,7 +190,8 @@ class AdapterContract:
             for name, array in case.feeds.items()
         }
         backwards = {
-            name: np.ascontiguousarray(array[:, ::-1])[:, ::-1] for name, array in case.feeds.items()
+            name: np.ascontiguousarray(array[..., ::-1])[..., ::-1] if array.ndim else array
+            for name, array in case.feeds.items()
         }
         for feeds in (strange, backwards):
             for key, value in self.run(adapter, replace(case, feeds=feeds), layers).items():
