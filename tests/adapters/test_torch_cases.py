@@ -56,6 +56,12 @@ def through_a_slice(m: Any, x: Any) -> Any:
     return m.b(here)
 
 
+def into_a_slice(m: Any, x: Any) -> Any:
+    here = m.a(x)
+    here[:, :2].copy_(x[:, :2])
+    return m.b(here)
+
+
 def overwritten_later(m: Any, x: Any) -> Any:
     here = torch.tanh(m.a(x))
     y = m.b(here)
@@ -102,6 +108,7 @@ SAME: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
         through_a_slice,
         lambda m, x: m.b(torch.cat([(here := m.a(x))[:, :2].relu(), here[:, 2:]], 1)),
     ),
+    "copy_ into a slice": (into_a_slice, lambda m, x: m.b(torch.cat([x[:, :2], m.a(x)[:, 2:]], 1))),
     "overwritten later": (overwritten_later, plain),
     "the input written to": (input_written_to, lambda m, x: plain(m, x + 1.0)),
     "a tuple": (lambda m, x: (plain(m, x), None), plain),
@@ -186,12 +193,21 @@ def test_a_module_under_two_names_is_a_layer_at_each_call(make: Any) -> None:
     np.testing.assert_array_equal(values["L001"], second.numpy())
 
 
+class Skip(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Any) -> Any:
+        return x + torch.relu(self.fc(x))
+
+
 class Listed(nn.Module):
     """Modules in a list and a dictionary, called in a loop."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = nn.ModuleList([nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(2)])
+        self.trunk = nn.ModuleList([Skip() for _ in range(2)])
         self.heads = nn.ModuleDict({"policy": nn.Linear(4, 2)})
 
     def forward(self, x: Any) -> Any:
@@ -202,14 +218,11 @@ class Listed(nn.Module):
 
 @pytest.mark.parametrize("exported", [False, True])
 def test_modules_in_lists_have_their_paths_live_and_exported(exported: bool) -> None:
-    """A program of torch.export knows them by ``nn_module_stack`` only."""
+    """A program of torch.export knows the modules of joins by ``nn_module_stack`` only."""
     model = nets.seeded(Listed).eval()
     source = torch.export.export(model, (torch.zeros(3, 4),)) if exported else model
-    assert [layer.name for layer in nets.opened(source).layers()] == [
-        "trunk.0.0",
-        "trunk.1.0",
-        "heads.policy",
-    ]
+    names = [layer.name for layer in nets.opened(source).layers()]
+    assert names == ["trunk.0.fc", "trunk.0", "trunk.1.fc", "trunk.1", "heads.policy"]
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
@@ -335,6 +348,15 @@ def test_of_a_tuple_the_sequence_is_the_layer(make: Any, batch_first: bool) -> N
     with torch.no_grad():
         want = model(given)[0] if batch_first else model(given.transpose(0, 1))[0].transpose(0, 1)
     assert np.abs(values["L000"] - want.numpy()).max() < 1e-6
+
+
+def test_where_the_model_goes_on_with_the_last_state_that_is_the_layer() -> None:
+    model = nets.seeded(lambda: Said.of(lambda m, x: m.b(m.g(x)[1][0]), g=nn.GRU(3, 4), b=nn.Linear(4, 2)))
+    adapter, x = nets.opened(model), normal(5, 8, 3)
+    values = adapter.run({"x": x}, adapter.layers({"x": x}), samples=np.arange(5))
+    with torch.no_grad():
+        want = model.g(torch.from_numpy(np.moveaxis(x, 0, 1).copy()))[1][0].numpy()
+    assert np.abs(values["L000"].reshape(5, 4) - want).max() < 1e-6
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

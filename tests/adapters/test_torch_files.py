@@ -222,6 +222,21 @@ def test_a_program_of_four_samples_takes_any_number(n: int, tmp_path: Path) -> N
     assert np.abs(values["L002"] - want).max() < 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")
+def test_a_program_that_wants_time_first_has_its_samples_on_the_free_axis() -> None:
+    model, x = nets.seeded(nets.Lstm).eval(), normal(5, 8, 3)
+    free = ({1: torch.export.Dim("batch", min=1)},)
+    program = torch.export.export(model, (torch.zeros(8, 4, 3),), dynamic_shapes=free)
+    adapter = nets.opened(program)
+    (spec,) = adapter.inputs()
+    assert (spec.batch_axis, spec.shape) == (1, (8, None, 3))
+    feeds = {"x": np.moveaxis(x, 0, 1)}
+    values = adapter.run(feeds, adapter.layers(feeds), samples=np.arange(5))
+    with torch.no_grad():
+        want = model(torch.from_numpy(x).transpose(0, 1)).numpy()
+    assert np.abs(values["L001"] - want).max() < 1e-6
+
+
 def test_a_file_exported_in_training_mode_is_refused(tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)).train()
     torch.export.save(torch.export.export(model, (torch.zeros(3, 4),)), tmp_path / "m.pt2")
@@ -259,6 +274,16 @@ def test_of_several_sets_of_weights_the_one_that_is_taken_is_said(
     assert adapter.provenance()["run_batch_note"] == ""
     assert adapter.reload(path)  # type: ignore[attr-defined]
     assert adapter.provenance()["run_batch_note"] == note
+
+
+def test_an_average_is_read_with_a_factory_of_averages(model: Any, tmp_path: Path) -> None:
+    average = torch.optim.swa_utils.AveragedModel
+    path = saved(average(model).state_dict(), tmp_path / "m.pt")
+    adapter = nets.opened(path, model_factory=lambda: average(nets.Mlp()))
+    (spec,) = adapter.inputs()
+    values = adapter.run({spec.name: normal(5, 4)}, adapter.layers(), samples=np.arange(5))
+    want = values_of(model)
+    assert all(np.array_equal(values[key], want[key]) for key in want)
 
 
 def test_reading_a_checkpoint_leaves_what_pytorch_trusts_as_it_was(model: Any, tmp_path: Path) -> None:
