@@ -117,6 +117,35 @@ class Inputs:
         return block.reshape(len(block), -1).view(np.uint8)
 
 
+def as_arrays(inputs: Mapping[str, Any] | Any, source: str) -> dict[str, Array]:
+    """Return what a caller gives as arrays by name; one alone is called ``inputs``.
+
+    Raises
+    ------
+    InputRefusedError
+        It cannot be read as an array (a tensor with a gradient, say), or is masked.
+    """
+    arrays = {}
+    for name, value in (inputs if isinstance(inputs, Mapping) else {"inputs": inputs}).items():
+        if isinstance(value, np.ma.MaskedArray):
+            raise InputRefusedError(
+                what=f"input {name!r} is masked",
+                path=source,
+                why="a model does not see the mask",
+                fix="Select the samples first and pass a plain array",
+            )
+        try:
+            arrays[name] = np.asanyarray(value)
+        except (TypeError, ValueError, RuntimeError) as error:  # a tensor says what it lacks
+            raise InputRefusedError(
+                what=f"input {name!r} cannot be read as an array",
+                path=source,
+                why=" ".join(str(error).split()),
+                fix="Pass arrays of shape (samples, ...); of a PyTorch tensor, x.detach().cpu().float()",
+            ) from None
+    return arrays
+
+
 def synthetic_inputs(
     specs: Sequence[InputSpec], *, n_samples: int = SYNTHETIC_SAMPLES, seed: int = 0
 ) -> Inputs:
@@ -176,6 +205,7 @@ def check_inputs(
     notes = []
     for spec in specs:
         array = arrays[spec.name]
+        _check_numeric(array, spec, source)
         _check_shape(array, spec, source)
         if note := _check_dtype(array, spec, source, cast=cast):
             notes.append(note)
@@ -287,6 +317,17 @@ def _check_shape(array: Array, spec: InputSpec, source: str) -> None:
             path=source,
             why=f"found {array.shape}, expected {_shape_text(('samples', *spec.sample_shape))}",
             fix="Reshape the samples to what the model takes",
+        )
+
+
+def _check_numeric(array: Array, spec: InputSpec, source: str) -> None:
+    numeric = array.dtype.kind in "biufc" and array.dtype.isbuiltin != 2  # as bfloat16 and its like are not
+    if not numeric and array.dtype != spec.dtype:
+        raise InputRefusedError(
+            what=f"input {spec.name!r} has the wrong dtype",
+            path=source,
+            why=f"found {array.dtype}, expected {spec.dtype}",
+            fix=f"Save the samples as {spec.dtype}",
         )
 
 

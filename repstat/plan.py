@@ -16,7 +16,7 @@ from repstat.checkpoints import find_models
 from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError, UsageError
 from repstat.files import read_data, read_metrics
-from repstat.inputs import Inputs, check_inputs, synthetic_inputs, with_labels
+from repstat.inputs import Inputs, as_arrays, check_inputs, synthetic_inputs, with_labels
 from repstat.passes import NoiseOptions, Passes, plan_passes
 from repstat.selection import select_layers
 from repstat.steps import assign_steps
@@ -150,8 +150,7 @@ def plan_extraction(
         if data.inputs is None:
             checked = synthetic_inputs(specs, seed=seed)
         else:
-            arrays = data.inputs if isinstance(data.inputs, Mapping) else {"inputs": data.inputs}
-            named = {name: np.asanyarray(array) for name, array in arrays.items()}
+            named = as_arrays(data.inputs, data.inputs_source)
             checked = check_inputs(named, specs, source=data.inputs_source, cast=cast)
         checked = with_labels(checked, data.labels, data.labels_source)
         some = probe(adapter, checked)

@@ -1,5 +1,6 @@
 """What cannot be imported, and what the message says; names of layers are data and nothing else."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 import repstat
 from repstat.errors import InputRefusedError, RepstatError
+from tests.optional import require
 from tests.recorded import Arrays, N, as_npz
 
 X = np.ones((N, 2), np.float32)
@@ -22,6 +24,7 @@ REFUSED: dict[str, tuple[Arrays, dict[str, Any], str]] = {
     "words": ({"words": np.array([["a"]] * N)}, {}, "'words': found str32"),
     "times": ({"when": X.astype("M8[s]")}, {}, r"'when': found datetime64\[s\]"),
     "records": ({"rec": np.zeros(N, [("a", "f4")])}, {}, "'rec': found void32.* save it as float32"),
+    "bytes": ({"words": np.array([[b"a"]] * N)}, {}, "'words': found bytes8"),
     "long doubles": (
         {"wide": X.astype(np.longdouble)},
         {},
@@ -73,6 +76,19 @@ def test_refused(tmp_path: Path, arrays: Arrays, options: dict[str, Any], text: 
             repstat.import_arrays(source, store=store, **options)
         assert caught.value.exit_code in (2, 3)
         assert [path.name for path in tmp_path.rglob("*.h5*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"])
+def test_numbers_that_numpy_does_not_know_are_refused(tmp_path: Path, name: str) -> None:
+    """HDF5 would keep them as bytes without a meaning, as NumPy's own files do."""
+    arrays = {"h": X.astype(getattr(require("ml_dtypes"), name))}
+    want = "expected float16, float32 or float64.*float32|not a valid dtype"
+    for source, found in (({0: arrays}, name), (as_npz(tmp_path / "a", arrays), "void|f1")):
+        with pytest.raises(InputRefusedError) as caught:
+            repstat.import_arrays(source, store=tmp_path / "acts.h5")
+        assert re.search(found, str(caught.value))
+        assert re.search(want, str(caught.value))
+        assert not (tmp_path / "acts.h5").exists()
 
 
 OTHERS: dict[str, tuple[Arrays, str]] = {

@@ -9,7 +9,8 @@ import pytest
 from repstat.adapter import InputSpec
 from repstat.errors import InputRefusedError, RepstatError, UsageError
 from repstat.files import read_arrays, read_labels, read_metrics
-from repstat.inputs import check_inputs, synthetic_inputs, with_labels
+from repstat.inputs import as_arrays, check_inputs, synthetic_inputs, with_labels
+from tests.optional import require
 
 FLOAT = InputSpec("x", np.dtype(np.float32), (None, 4))
 IDS = InputSpec("ids", np.dtype(np.int64), (None, None))
@@ -60,6 +61,54 @@ def test_the_batch_axis_is_put_where_the_model_wants_it() -> None:
 def test_arrays_that_do_not_fit_are_refused(array: np.ndarray, text: str) -> None:
     with pytest.raises(InputRefusedError, match=text):
         check_inputs({"x": array}, [FLOAT], source="x.npy")
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize(
+    "array",
+    [
+        samples().astype(object), samples().astype("S4"), samples().astype("M8[s]"), samples().view("V2"),
+        samples().astype(np.dtypes.StringDType()),
+    ],
+    ids=lambda array: str(array.dtype),
+)  # fmt: skip
+def test_what_is_no_number_is_refused_also_where_the_model_declares_nothing(
+    array: np.ndarray, declared: bool
+) -> None:
+    spec = InputSpec("x", np.dtype(np.float32), (None, 4), declared=declared)
+    with pytest.raises(InputRefusedError, match=r"wrong dtype in x.npy: found .*, expected float32\. Save"):
+        check_inputs({"x": array}, [spec], source="x.npy")
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"])
+def test_numbers_that_numpy_does_not_know_are_refused_by_name(
+    name: str, declared: bool, tmp_path: Path
+) -> None:
+    """From a file they come as bytes without a name."""
+    spec = InputSpec("x", np.dtype(np.float32), (None, 4), declared=declared)
+    array = samples().astype(getattr(require("ml_dtypes"), name))
+    with pytest.raises(
+        InputRefusedError, match=f"wrong dtype in x: found {name}, expected float32. Save the"
+    ):
+        check_inputs({"x": array}, [spec], source="x")
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(InputRefusedError, match=r"x\.npy: found .*, expected float32|cannot read the arrays"):
+        check_inputs(read_arrays(str(tmp_path / "x.npy")), [spec], source="x.npy")
+
+
+def test_what_cannot_be_read_as_an_array_is_refused() -> None:
+    torch = require("torch")
+    tensor = torch.zeros(5, 4)
+    assert as_arrays(tensor, "x")["inputs"].shape == (5, 4)
+    for value in (tensor.requires_grad_(), torch.zeros(5, 4, dtype=torch.bfloat16), [[1.0], [2.0, 3.0]]):
+        with pytest.raises(
+            InputRefusedError, match=r"'inputs' cannot be read as an array in x: .*detach\(\)"
+        ):
+            as_arrays(value, "x")
+    masked = np.ma.masked_array(samples(), samples() > 3)
+    with pytest.raises(InputRefusedError, match="input 'x' is masked in x: a model does not see the mask"):
+        as_arrays({"x": masked}, "x")
 
 
 def test_integers_become_floats_only_when_asked() -> None:

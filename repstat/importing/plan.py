@@ -16,7 +16,7 @@ from repstat.adapter import Array, Layer
 from repstat.errors import InputRefusedError, UsageError
 from repstat.files import read_data, read_metrics
 from repstat.importing.recordings import Recording
-from repstat.inputs import Inputs, label_classes
+from repstat.inputs import Inputs, as_arrays, label_classes
 from repstat.plan import STORED_DTYPES, unmatched_metrics
 from repstat.selection import select_layers
 from repstat.steps import assign_steps
@@ -276,8 +276,7 @@ def _inputs(
 ) -> tuple[str, float | None, str]:
     """Return hash, entropy and origin of the inputs."""
     if inputs is not None:
-        arrays = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
-        return (*_digest({k: np.asanyarray(x) for k, x in arrays.items()}, n_samples, source), source)
+        return (*_digest(as_arrays(inputs, source), n_samples, source), source)
     digest, entropy, source = "", None, UNKNOWN_INPUTS
     for recording in recordings:
         if recording.inputs is None:

@@ -189,8 +189,13 @@ class AdapterContract:
             name: np.asfortranarray(array.astype(array.dtype.newbyteorder(">")))
             for name, array in case.feeds.items()
         }
-        for key, value in self.run(adapter, replace(case, feeds=strange), layers).items():
-            assert np.array_equal(value, whole[key])
+        backwards = {
+            name: np.ascontiguousarray(array[..., ::-1])[..., ::-1] if array.ndim else array
+            for name, array in case.feeds.items()
+        }
+        for feeds in (strange, backwards):
+            for key, value in self.run(adapter, replace(case, feeds=feeds), layers).items():
+                assert np.array_equal(value, whole[key])
 
     def test_an_unknown_layer_is_an_error(self, adapter: Adapter, case: Case) -> None:
         layer = adapter.layers()[0]

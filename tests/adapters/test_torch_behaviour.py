@@ -1,5 +1,6 @@
 """PyTorch models that are refused, inputs that are guessed, and noise."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,10 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         lambda m, x: m.b(x.reshape(-1, 3)), linear(), r"fails on a small batch.*mat1 and mat2 shapes",
     ),
     "lazy": (lambda m, x: m.b(x), {"b": nn.LazyLinear(3)}, r"no weights yet.*b\.weight has no shape yet"),
+    "buffer on meta": (
+        lambda m, x: m.b(x), {"b": nn.Linear(4, 3), "n": nn.BatchNorm1d(3, affine=False, device="meta")},
+        r"no weights yet: n\.running_mean is on the meta device and holds no numbers\. Load the w",
+    ),
     "meta": (lambda m, x: m.b(x), {"b": nn.Linear(4, 3, device="meta")}, r"on the meta device"),
 }  # fmt: skip
 
@@ -91,6 +96,39 @@ def test_models_without_activations_of_single_samples_are_refused(name: str) -> 
     forward, modules, text = REFUSED[name]
     with pytest.raises(InputRefusedError, match=text):
         nets.opened(Said.of(forward, **modules)).layers()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
+def test_packed_weights_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+    text = r"weights of a layer cannot be seen.*linear_dynamic.* in 0 .*packed object.*export it to ONNX"
+    with pytest.raises(InputRefusedError, match=text):
+        nets.opened(torch.ao.quantization.quantize_dynamic(model, {nn.Linear})).layers(
+            {"input": normal(5, 4)}
+        )
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of this process only."""
+    dist = torch.distributed
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_replica_is_the_model_and_a_shard_is_not() -> None:
+    model = nets.seeded(nets.Mlp)
+    replica = nn.parallel.DistributedDataParallel(nets.seeded(nets.Mlp))
+    want, found = nets.values_of(model), nets.values_of(replica)
+    assert all(np.array_equal(found[key], want[key]) for key in want)
+    from torch.distributed.fsdp import fully_shard
+
+    with pytest.raises(
+        InputRefusedError, match=r"fc1\.weight is a shard of a distributed tensor. Gather a sta"
+    ):
+        nets.opened(fully_shard(model))
 
 
 def test_statistics_are_not_touched_before_the_refusal() -> None:
@@ -207,6 +245,25 @@ def test_inputs_have_the_names_that_forward_cannot_do_without() -> None:
         ("a", (None, 4), False),
         ("b", (None, 3), False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [
+        *((name, name) for name in ("bfloat16", "float8_e5m2", "float8_e4m3fn", "int4")),
+        ("U3", "<U3"), ("S3", r"\|S3"), ("O", "object"), ("M8[s]", r"datetime64\[s\]"),
+    ],
+)  # fmt: skip
+def test_samples_that_are_no_numbers_are_refused(dtype: str, name: str) -> None:
+    kind = np.dtype(getattr(require("ml_dtypes"), dtype, dtype))
+    adapter = nets.opened(nets.seeded(nets.Mlp))
+    layers, x = adapter.layers(), np.zeros((5, 4)).astype(kind)
+    for act in (
+        lambda: adapter.layers({"x": x}),
+        lambda: adapter.run({"x": x}, layers, samples=np.arange(5)),
+    ):
+        with pytest.raises(InputRefusedError, match=f"wrong dtype: found {name}, expected float32"):
+            act()
 
 
 @pytest.mark.parametrize(

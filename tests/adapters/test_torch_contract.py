@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from repstat.adapter import Array
+from repstat.errors import InputRefusedError
 from tests.adapters.contract import AdapterContract, Case
 from tests.optional import require
 
@@ -138,3 +139,61 @@ class TestTorch(AdapterContract):
     @pytest.fixture(params=MAKERS, ids=lambda maker: maker.__name__)
     def case(self, request: pytest.FixtureRequest) -> Case:
         return make_case(request.param())
+
+
+# ------------------------------------------------------------ arguments of forward
+
+
+class Arguments(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
+
+    def of(self, x: Any, y: Any = 0.0) -> Any:
+        return self.b(torch.tanh(self.a(x) + y))
+
+
+class ByPosition(Arguments):
+    def forward(self, x: Any, /) -> Any:
+        return self.of(x)
+
+
+class ByName(Arguments):
+    def forward(self, x: Any, *, y: Any) -> Any:
+        return self.of(x, y)
+
+
+class OnlyByName(Arguments):
+    def forward(self, *, y: Any, x: Any, scale: float = 1.0) -> Any:
+        return self.of(x, y) * scale
+
+
+class Starred(Arguments):
+    def forward(self, *xs: Any, **options: Any) -> Any:
+        return self.of(xs[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [(ByPosition, ["x"]), (ByName, ["x", "y"]), (OnlyByName, ["y", "x"]), (Starred, ["xs"])],
+)
+def test_arguments_are_given_the_way_forward_takes_them(make: Any, names: list[str]) -> None:
+    model, x = nets.seeded(make), normal(5, 4)
+    arrays = {"x": x, "y": normal(5, 4, seed=2), "xs": x}
+    adapter = nets.opened(model)
+    assert [spec.name for spec in adapter.inputs()] == names
+    feeds = {name: arrays[name] for name in names}
+    values = adapter.run(feeds, adapter.layers(feeds), samples=np.arange(5))
+    with torch.no_grad():
+        y = torch.from_numpy(arrays["y"]) if "y" in names else 0.0
+        want = model.of(torch.from_numpy(arrays["x"]), y)
+    np.testing.assert_array_equal(values["L001"], want.numpy())
+
+
+def test_a_forward_that_names_no_arguments_is_to_be_wrapped() -> None:
+    class AllByName(Arguments):
+        def forward(self, **given: Any) -> Any:
+            return self.of(given["x"])
+
+    with pytest.raises(InputRefusedError, match=r"AllByName names no arguments.*Wrap it in a module"):
+        nets.opened(AllByName()).layers({"x": normal(5, 4)})

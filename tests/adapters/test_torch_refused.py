@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import repstat
 from repstat.errors import DeviceUnavailableError, InputRefusedError, UsageError
 from repstat_adapters import pytorch
 from tests.optional import require
@@ -118,6 +119,34 @@ def _huge_legacy(path: Path, model: Any) -> None:
     path.write_bytes(data.replace(number, b"\x8a\x06" + (2**40).to_bytes(6, "little"))[:2000])
 
 
+def _whole_model_legacy(path: Path, model: Any) -> None:
+    saved(model, path, _use_new_zipfile_serialization=False)
+
+
+def _with(key: str, value: Any, *, zipped: bool = True) -> Callable[[Path, Any], None]:
+    def write(path: Path, model: Any) -> None:
+        content = {"state_dict": model.state_dict(), key: value}
+        saved(content, path, _use_new_zipfile_serialization=zipped)
+
+    return write
+
+
+def _only_ema(path: Path, model: Any) -> None:
+    saved({"ema": model.state_dict(), "epoch": 3}, path)
+
+
+def _two_models(path: Path, model: Any) -> None:
+    saved({"generator": model.state_dict(), "discriminator": model.state_dict()}, path)
+
+
+def _averaged(path: Path, model: Any) -> None:
+    saved(torch.optim.swa_utils.AveragedModel(model).state_dict(), path)
+
+
+def _complex(path: Path, model: Any) -> None:
+    saved({k: v.to(torch.complex64) if "fc1" in k else v for k, v in model.state_dict().items()}, path)
+
+
 REFUSED: dict[str, tuple[Callable[[Path, Any], None], str]] = {
     "whole model": (_whole_model, r"would run code.*adapters\.torch_models\.Mlp.*state_dict.*--trust-model"),
     "evil": (_evil, r"would run code.*(posix|nt|os)\.mkdir.*--trust-model"),
@@ -128,6 +157,16 @@ REFUSED: dict[str, tuple[Callable[[Path, Any], None], str]] = {
         r"of another shape: out\.weight is \(3, 7\) instead of \(3, 5\)",
     ),
     "partly prefixed": (_partly_prefixed, r"missing: fc1\.weight, .*; unexpected: module\.fc1\.weight"),
+    "averaged": (_averaged, r"missing: fc1\.weight, .*; unexpected: n_averaged, module\.fc1\.weight, "),
+    "only an average": (_only_ema, r"there are no weights in .*keys 'ema', 'epoch', expected.*alone or"),
+    "two models": (_two_models, r"there are no weights in .*keys 'generator', 'discriminator', expected"),
+    "complex": (_complex, r"without loss.*complex in the file and real in the model: fc1\.weight, fc1\.b"),
+    "an array": (_with("loss", np.zeros(3)), r"run code.*it holds numpy.*_reconstruct, numpy\.ndarray\."),
+    "a path": (_with("args", {"path": Path("a")}), r"run code.*it holds pathlib\.PosixPath\. Save.*--trust"),
+    "a path, legacy": (
+        _with("path", Path("a"), zipped=False), r"run code.*: it holds pathlib\.PosixPath\. Save the state",
+    ),
+    "whole model, legacy": (_whole_model_legacy, r"run code.*: it holds .*torch_models\.Mlp\."),
     "not nested": (_not_nested, r"there are no weights in .*keys 'generator', 'epoch', expected.*model"),
     "a list": (_a_list, r"there are no weights in .*a builtins\.list"),
     "empty": (_empty, r"(damaged|cannot read)"),
@@ -149,6 +188,29 @@ def test_what_is_refused_is_said(name: str, model: Any, tmp_path: Path) -> None:
     with pytest.raises(InputRefusedError, match=text):
         nets.opened(path, model_factory=FACTORY)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+def test_a_distributed_checkpoint_is_to_be_joined_first(model: Any, tmp_path: Path) -> None:
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    folder = tmp_path / "step-3"
+    dcp.save({"model": model.state_dict()}, checkpoint_id=str(folder))
+    (piece,) = folder.glob("*.distcp")
+    for path in (folder, piece, folder / ".metadata"):
+        assert pytorch.accepts(path)
+        with pytest.raises(
+            InputRefusedError, match=r"weights are in pieces in .*dcp_to_torch_save\(folder, f"
+        ):
+            nets.opened(path, model_factory=FACTORY)
+        with pytest.raises(InputRefusedError, match="are in pieces"):
+            repstat.extract(
+                path, store=tmp_path / "a.h5", options=repstat.AdapterOptions(model_factory=FACTORY)
+            )
+    dcp_to_torch_save(folder, tmp_path / "joined.pt")
+    assert nets.opened(tmp_path / "joined.pt", model_factory=FACTORY).layers() == nets.opened(model).layers()
+    assert not pytorch.accepts(tmp_path)
 
 
 def test_trust_is_the_only_way_round(model: Any, tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def state(model: Any) -> dict[str, Any]:
             torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.is_anomaly_enabled(),
             torch.get_float32_matmul_precision(), torch.backends.mha.get_fastpath_enabled(),
             torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic,
+            len(torch.utils._python_dispatch._get_current_dispatch_mode_stack()),
         ),
     }  # fmt: skip
 
@@ -95,7 +96,25 @@ def in_training() -> Any:
     return model
 
 
-@pytest.mark.parametrize("act", [extract, fail])
+def interrupt(model: Any) -> None:
+    """Ctrl-C in the midst of a pass, of the first one and of a later one."""
+    adapter = nets.opened(model)
+    layers = adapter.layers({"x": BATCH})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "flatten", _pressed)
+        for act in (
+            lambda: adapter.run({"x": BATCH}, layers, samples=np.arange(7)),
+            lambda: nets.opened(model).layers({"x": BATCH}),
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                act()
+
+
+def _pressed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("act", [extract, fail, interrupt])
 def test_nothing_is_changed(act: Callable[[Any], None]) -> None:
     model = in_training()
     before = state(model)

@@ -224,6 +224,27 @@ class Encoder(nn.Module):
         return self.head(self.encoder(here).mean(1))
 
 
+class TwoNames(nn.Module):
+    """One module under two names, of which `named_modules` knows the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.b, self.out = self.a, nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.b(torch.tanh(self.a(x)))))
+
+
+class TiedWeights(TwoNames):
+    """Two modules that share a weight, each with its bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.b = nn.Linear(4, 4)
+        self.b.weight = self.a.weight
+
+
 FACTORY = "tests.adapters.torch_models:Mlp"
 
 

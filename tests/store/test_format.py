@@ -92,6 +92,24 @@ def test_the_hdf5_subset(path: Path) -> None:
         assert value.id.get_storage_size() == value.nbytes
 
 
+def test_files_are_written_within_both_bounds_of_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`latest` means another format with each library, and no file shows it with this one."""
+    asked = []
+    original = h5py.File
+
+    def opened(*args: Any, **options: Any) -> Any:
+        asked.append((options.get("libver"), args[1:2]))
+        return original(*args, **options)
+
+    monkeypatch.setattr(h5py, "File", opened)
+    write(tmp_path / "acts.h5")
+    written = [bounds for bounds, mode in asked if mode != ("r",)]
+    assert len(written) == 4  # three checkpoints, and the joined file
+    assert set(written) == {("v110", "v110")}
+
+
 def test_dimension_scales_are_attached_as_the_library_does(path: Path) -> None:
     with h5py.File(path) as file:
         for key in ("L000", "L001"):

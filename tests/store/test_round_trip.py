@@ -96,7 +96,20 @@ def test_whatever_is_written_is_read(
 
 @pytest.mark.parametrize(
     "name",
-    ["/a/b", "😀" * 300, "<script>alert(1)</script>", "..", "x" * 100_000, "", "a\nb\x1b[31m", "naïve ", "."],
+    [
+        "/a/b",
+        "a//b:0",
+        ":",
+        "/",
+        "😀" * 300,
+        "<script>alert(1)</script>",
+        "..",
+        "x" * 100_000,
+        "",
+        "a\nb\x1b[31m",
+        "naïve ",
+        ".",
+    ],
     ids=lambda name: ascii(name[:12]),
 )
 def test_foreign_names_are_data(tmp_path: Path, name: str) -> None:

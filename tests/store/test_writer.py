@@ -235,6 +235,17 @@ def test_a_second_writer_is_kept_out(path: Path) -> None:
     write(path)
 
 
+def test_a_second_writer_of_the_same_process_is_kept_out_too(path: Path) -> None:
+    """HDF5 itself would let both write."""
+    with writer(path) as into:
+        with pytest.raises(LockedError, match=r"another process is writing in .*acts\.h5"), writer(path):
+            pass
+        for step in STEPS:
+            record(into, step)
+        into.finish()
+    assert verify(path) == []
+
+
 @pytest.mark.parametrize("successor", [False, True])
 def test_a_lock_on_a_removed_file_is_none(
     path: Path, monkeypatch: pytest.MonkeyPatch, successor: bool

@@ -7,7 +7,7 @@ from typing import Any
 
 from repstat.adapter import Adapter, AdapterOptions
 from repstat.errors import AdapterUnavailableError
-from repstat_adapters.pytorch.sniff import kind_of
+from repstat_adapters.pytorch.sniff import is_in_pieces, kind_of
 
 _SUFFIXES = frozenset({".pt", ".pth", ".pt2", ".safetensors"})
 _INSTALL = "pip install 'repstat[torch]'"
@@ -17,11 +17,13 @@ def accepts(source: object) -> bool:
     """Whether `source` is a PyTorch model: a file by content, a live ``nn.Module`` or ``ExportedProgram``.
 
     A file with a suffix of PyTorch is accepted whatever it holds, so that a damaged one is refused with its
-    reason. Of a ``.safetensors`` file only its model's author knows whether it holds weights.
+    reason; so is a folder of ``torch.distributed.checkpoint``. Of a ``.safetensors`` file only its model's
+    author knows whether it holds weights.
     """
     if isinstance(source, str | PathLike):
         path = Path(fspath(source))
-        return path.is_file() and (path.suffix.lower() in _SUFFIXES or bool(kind_of(path)))
+        known = path.is_file() and (path.suffix.lower() in _SUFFIXES or bool(kind_of(path)))
+        return known or is_in_pieces(path)
     torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
     if torch is None or (keras is not None and isinstance(source, keras.Model)):
         return False  # Keras' own models are nn.Modules, too, on its torch backend

@@ -2,12 +2,15 @@
 
 import pickletools
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from repstat.errors import InputRefusedError
 
+_PUSHED = frozenset(["BINUNICODE", "UNICODE", "GLOBAL", "NONE", "BINGET", "LONG_BINGET", "GET"])
+_CLASS_ENTRIES = 4
+"""A module's class is named by four entries; a storage by five or six, so that no reader takes one for it."""
 _MEMO = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 _WHOLE_NUMBERS = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"})
 _MOST_CODE = 1 << 26
@@ -75,6 +78,8 @@ def _check_sizes(file: IO[bytes], limit: int, path: Path) -> None:
     recent: list[tuple[str, Any]] = []
     for name, argument in _operations(file, path):
         if name == "BINPERSID":
+            if _names_a_class(recent):
+                continue
             tail = [op for op in recent if op[0] != "NONE"]
             if len(tail) < 2 or tail[-1][0] != "TUPLE" or tail[-2][0] not in _WHOLE_NUMBERS:
                 raise _refused(path, "a tensor does not say its size where PyTorch says it")
@@ -86,6 +91,13 @@ def _check_sizes(file: IO[bytes], limit: int, path: Path) -> None:
                 )
         elif name not in _MEMO:
             recent = [*recent[-7:], (name, argument)]
+
+
+def _names_a_class(recent: Sequence[tuple[str, Any]]) -> bool:
+    """Whether a tuple is ("module", class, file, source), which older PyTorch wrote for each class."""
+    names = [name for name, _ in recent[-_CLASS_ENTRIES - 2 :]]
+    framed = len(names) == _CLASS_ENTRIES + 2 and (names[0], names[-1]) == ("MARK", "TUPLE")
+    return framed and _PUSHED.issuperset(names[1:-1])
 
 
 def _operations(file: IO[bytes], path: Path) -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,19 @@ class ExportedModule(nn.Module):
 
     def __init__(self, program: Any) -> None:
         super().__init__()
-        self.program = program.module(check_guards=False)
+        self.program = _module_of(program)
         self.names = _names_of(program)
         self.scope: list[str] | None = None
 
     def forward(self, *args: Tensor) -> Any:
         """Run the nodes one by one."""
         return _Scoped(self.program, self.scope).run(*args)
+
+
+def _module_of(program: Any) -> Any:
+    # Guards refuse what the program computes as rightly, such as other lengths. Older versions have none.
+    options = {"check_guards": False} if "check_guards" in signature(program.module).parameters else {}
+    return program.module(**options)
 
 
 class _Scoped(torch.fx.Interpreter):
@@ -84,6 +91,10 @@ def declared_inputs(program: Any, path: Path | None) -> tuple[InputSpec, ...]:
     InputRefusedError
         An input is not a tensor of numbers.
     """
+    for value in program.graph_signature.user_inputs:
+        if not isinstance(value, str):
+            found = f"the constant {value!r}"
+            raise _not_a_tensor(found, path)
     return tuple(_spec(node, path) for node in _placeholders(program))
 
 
@@ -99,15 +110,19 @@ def _names_of(program: Any) -> list[str]:
 def _spec(node: Any, path: Path | None) -> InputSpec:
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
-        raise InputRefusedError(
-            what="an input is not a numeric tensor",
-            path=path,
-            place=f"input {node.name!r}",
-            why=f"found {type(value).__name__}",
-            fix="Export a module whose forward takes tensors only",
-        )
+        raise _not_a_tensor(type(value).__name__, path, f"input {node.name!r}")
     shape = tuple(n if isinstance(n, int) else None for n in value.shape)
     free = [axis for axis, n in enumerate(shape) if n is None]
     axis = 0 if 0 in free or not free else free[0]
     dtype = np.float32 if value.dtype == torch.bfloat16 else str(value.dtype).removeprefix("torch.")
     return InputSpec(node.name, np.dtype(dtype), shape, axis)
+
+
+def _not_a_tensor(found: str, path: Path | None, place: str = "") -> InputRefusedError:
+    return InputRefusedError(
+        what="an input is not a numeric tensor",
+        path=path,
+        place=place,
+        why=f"found {found}",
+        fix="Export a module whose forward takes tensors only",
+    )

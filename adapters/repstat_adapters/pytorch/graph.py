@@ -12,6 +12,8 @@ from repstat_adapters.shared.layers import find_layers
 from repstat_adapters.shared.probing import Found
 
 _PARAMETER = re.compile(r"(?P<scope>.+)[._](weights?|kernel|w|W)([._]\w+)?")
+_PARAMETRIZED = re.compile(r"(^|\.)parametrizations\.([^.]+)\..+")
+"""A parameter that others are computed from: ``fc.parametrizations.weight.0.base`` is of ``fc.weight``."""
 _WRAPPED = re.compile(r"(^|\.)_orig_mod(?=\.|$)")
 
 
@@ -68,12 +70,12 @@ class _Names:
     parameters: Mapping[str, object]
 
     def layer(self, index: int, weight: str) -> str:
-        name = self._parameter(weight)
+        name = _PARAMETRIZED.sub(r"\1\2", self._parameter(weight))
         match = _PARAMETER.fullmatch(name)
         scope = match["scope"] if match else name
         if scope.startswith("weight"):  # of the model itself
             scope = ""
-        return plain_name(scope).removesuffix(".parametrizations") or self.join(index)
+        return plain_name(scope) or self.join(index)
 
     def join(self, index: int) -> str:
         call = self.graph.nodes[index]

@@ -35,7 +35,7 @@ def undisturbed(model: nn.Module, place: Place, written: Mapping[str, Tensor]) -
         stack.enter_context(_random_states(place.device))
         stack.enter_context(_settings(place.threads))
         stack.callback(_write_back, model, written)  # behind the attributes, which say where to write
-        stack.enter_context(_modules(list(model.modules())))
+        stack.enter_context(evaluating(list(model.modules())))
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import would take seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
@@ -98,7 +98,7 @@ def _settings(threads: int) -> Iterator[None]:
 
 
 @contextmanager
-def _modules(modules: Sequence[nn.Module]) -> Iterator[None]:
+def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Put modules into evaluation mode, and restore all attributes afterwards.
 
     Flags are set one by one, since `train` may be overridden, for instance to merge weights.

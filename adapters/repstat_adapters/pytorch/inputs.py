@@ -12,6 +12,7 @@ from torch import nn
 
 from repstat.adapter import Array, InputSpec
 from repstat.errors import InputRefusedError
+from repstat_adapters.pytorch.guard import evaluating
 from repstat_adapters.shared.feeds import draw_probes
 
 Shape = tuple[int | None, ...]
@@ -58,10 +59,19 @@ def input_names(model: nn.Module, path: Path | None) -> list[str]:
         raise InputRefusedError(
             what="the model takes no input",
             path=path,
-            why=f"forward() of {type(model).__name__} has no arguments",
+            why=f"forward() of {type(model).__name__} names no arguments",
             fix="Wrap it in a module whose forward takes the samples",
         )
     return needed or [arguments[0][0]]
+
+
+def keyword_names(model: nn.Module) -> frozenset[str]:
+    """Names of the arguments of ``forward`` that can only be given by name."""
+    if isinstance(model, torch.jit.ScriptModule):
+        forward: Any = model.forward
+        return frozenset(a.name for a in forward.schema.arguments if a.kwarg_only)
+    parameters = inspect.signature(model.forward).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
 
 
 def guess_inputs(
@@ -102,7 +112,11 @@ def guess_inputs(
 
 def _candidates(model: nn.Module, n_inputs: int) -> Iterator[tuple[_Guess, ...]]:
     """Combine what single modules take: in the order of the modules, then in any."""
-    taken = list(dict.fromkeys(_takes(model))) or [(_float(model), (None, None))]
+    with (
+        evaluating(list(model.modules())),
+        torch.no_grad(),
+    ):  # to look at a spectral norm in training moves it
+        taken = list(dict.fromkeys(_takes(model))) or [(_float(model), (None, None))]
     in_order = [taken[min(i, len(taken) - 1)] for i in range(n_inputs)]
     combinations = [in_order, *([guess] * n_inputs for guess in taken)]
     if n_inputs > 1:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from repstat.adapter import Array
-from repstat_adapters.pytorch.tracing import UNCOUNTED, StopForwardError, Trace, tensors_of
+from repstat_adapters.pytorch.tracing import UNCOUNTED, UNSEEN, StopForwardError, Trace, tensors_of
 from repstat_adapters.shared.base import MisfitError
 
 _TYPES = {
@@ -93,7 +93,7 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run one op, and capture or change what it returns."""
-        if func in UNCOUNTED:
+        if func.namespace in UNSEEN or func in UNCOUNTED:
             return func(*args, **(kwargs or {}))
         number, self._next = self._next, self._next + 1
         if number > self._last:

@@ -13,6 +13,7 @@ from repstat.adapter import Array, InputSpec
 from repstat.errors import InputRefusedError, RepstatError, ResourceError
 from repstat_adapters.pytorch.exported import ExportedModule
 from repstat_adapters.pytorch.guard import Place, named_constants, set_random_states, undisturbed
+from repstat_adapters.pytorch.inputs import keyword_names
 from repstat_adapters.pytorch.replay import Replay
 from repstat_adapters.pytorch.tracing import StopForwardError, Trace, Tracer
 from repstat_adapters.shared.feeds import differences
@@ -47,6 +48,7 @@ class Runner:
     def __init__(self, model: nn.Module, root: nn.Module, place: Place, path: Path | None) -> None:
         self.model, self.root, self.place, self.path = model, root, place, path
         self.second_axis = False
+        self._keywords = keyword_names(model)
         floats = (p.dtype for p in root.parameters() if p.is_floating_point())
         self._half = next(floats, None) == torch.bfloat16
 
@@ -69,12 +71,7 @@ class Runner:
                 set_random_states(seed, self.place.device)
             returned = self._call(inputs, tracer, specs, feeds)
             if tracer.refusal:
-                raise InputRefusedError(
-                    what="the model is not a function of single samples",
-                    path=self.path,
-                    why=tracer.refusal,
-                    fix="Change the model so that evaluation mode settles it",
-                )
+                raise InputRefusedError(path=self.path, **tracer.refusal)
             return tracer.finish(returned)
 
     def replay(
@@ -107,7 +104,8 @@ class Runner:
         call: Callable[..., Any] = self.model
         try:
             with mode:
-                return call(*(inputs[spec.name] for spec in specs))
+                keywords = {spec.name: inputs[spec.name] for spec in specs if spec.name in self._keywords}
+                return call(*(inputs[s.name] for s in specs if s.name not in keywords), **keywords)
         except StopForwardError:
             return None
         except RepstatError:
@@ -127,11 +125,15 @@ class Runner:
                 what="memory ran out", path=self.path, why=text, fix="Use a smaller --batch-size"
             )
         hints = [hint for spec in specs for hint in differences(spec, feeds[spec.name])]
+        fix = "Check the samples: the model must run on them in PyTorch by itself"
+        if "does not require grad" in text or "does not have a grad_fn" in text:
+            hints.append("its forward takes a gradient, and repstat runs models without gradients")
+            fix = "Analyse a model without that part, or one that uses torch.func.grad"
         return ModelFailedError(
             what="the model fails on a batch",
             path=self.path,
             why="; ".join([f"{type(error).__name__}: {text}", *hints]),
-            fix="Check the samples: the model must run on them in PyTorch by itself",
+            fix=fix,
         )
 
     @contextmanager

@@ -28,6 +28,15 @@ def kind_of(path: Path) -> Kind:
     return "safetensors" if read_header(path) is not None else ""
 
 
+def is_in_pieces(path: Path) -> bool:
+    """Whether a path is of a checkpoint of ``torch.distributed.checkpoint``: a folder, its index, a piece."""
+    folder = path if path.is_dir() else path.parent
+    piece = path.suffix == ".distcp" or path.name == ".metadata"
+    if not (piece or path.is_dir()) or not (folder / ".metadata").is_file():
+        return False
+    return piece or any(folder.glob("*.distcp"))
+
+
 def _zip_kind(path: Path) -> Kind:
     """One folder holds all of an archive of PyTorch; only ``.pt2`` of PyTorch 2.7 and before has none."""
     with zipfile.ZipFile(path) as archive:

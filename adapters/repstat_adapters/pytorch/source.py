@@ -14,14 +14,15 @@ from repstat.errors import InputRefusedError, UsageError
 from repstat_adapters.pytorch.exported import ExportedModule, declared_inputs, load_program
 from repstat_adapters.pytorch.guard import quiet_random_states
 from repstat_adapters.pytorch.script import load_script
-from repstat_adapters.pytorch.sniff import Kind, kind_of
+from repstat_adapters.pytorch.sniff import Kind, is_in_pieces, kind_of
 from repstat_adapters.pytorch.unpickle import load_checkpoint, read_safetensors
 from repstat_adapters.pytorch.weights import (
     find_state_dict,
+    fitted,
     load_weights,
+    others_like,
     rounded,
     signature,
-    without_prefixes,
 )
 from repstat_adapters.shared.factory import build, name_of
 
@@ -81,6 +82,7 @@ def read_source(source: object, options: AdapterOptions) -> Source:
     if not isinstance(source, str | PathLike):
         return _live(source, options)
     path = Path(fspath(source))
+    _no_pieces(path)
     if not path.is_file():
         raise UsageError(
             what="model not found", path=path, why="there is no such file", fix="Check the spelling"
@@ -103,8 +105,8 @@ def read_source(source: object, options: AdapterOptions) -> Source:
     return _from_weights(content, path, options, trusted=trusted)
 
 
-def state_of(path: Path) -> dict[str, Any] | None:
-    """Return the weights in a file that holds weights, or None if it holds something else.
+def _state_of(path: Path) -> tuple[dict[str, Any], list[str]] | None:
+    """Return the weights in a file of weights, and what to know of them; None if it holds something else.
 
     Raises
     ------
@@ -114,7 +116,9 @@ def state_of(path: Path) -> dict[str, Any] | None:
     kind = kind_of(path)
     if kind in {"torchscript", "exported"}:
         return None
-    return find_state_dict(_content(path, kind, trust=False)[0], path)[0]
+    content = _content(path, kind, trust=False)[0]
+    state, place = find_state_dict(content, path)
+    return state, _chosen(content, place, state)
 
 
 def take_over(source: Source, path: Path) -> bool:
@@ -125,17 +129,28 @@ def take_over(source: Source, path: Path) -> bool:
     bool
         False, with nothing changed, if they are of another architecture.
     """
-    state = state_of(path) if source.kind == "weights" else None
-    if state is None:
+    found = _state_of(path) if source.kind == "weights" else None
+    if found is None:
         return False
     own = source.model.state_dict()
-    named = without_prefixes(state, own)
+    named = fitted(found[0], own)
     if signature(named) != source.shapes:
         return False
     load_weights(source.model, named, path, "the model factory")
     source.path = path
-    source.notes = [note for note in [rounded(named, own)] if note]
+    source.notes = [note for note in [*found[1], rounded(named, own)] if note]
     return True
+
+
+def _no_pieces(path: Path) -> None:
+    """Refuse a checkpoint of ``torch.distributed.checkpoint``, whose tensors lie in pieces in a folder."""
+    if is_in_pieces(path):
+        raise InputRefusedError(
+            what="the weights are in pieces",
+            path=path,
+            why="the folder is a checkpoint of torch.distributed.checkpoint, expected one file of weights",
+            fix="Join it first: torch.distributed.checkpoint.format_utils.dcp_to_torch_save(folder, file)",
+        )
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -203,10 +218,16 @@ def _from_weights(content: Any, path: Path, options: AdapterOptions, *, trusted:
         "weights",
         path,
         trusted=trusted,
-        notes=[note for note in [rounded(loaded, own)] if note],
+        notes=[note for note in [*_chosen(content, place, state), rounded(loaded, own)] if note],
         inside=place,
         shapes=signature(loaded),
     )
+
+
+def _chosen(content: Any, place: str, state: Mapping[str, Any]) -> list[str]:
+    """Say which of several sets of weights in a checkpoint was taken."""
+    others = ", ".join(others_like(content, place, state))
+    return [f"the weights are those in {place}, and not those in {others}"] if others else []
 
 
 def _usable(model: nn.Module, path: Path | None) -> nn.Module:
@@ -215,6 +236,8 @@ def _usable(model: nn.Module, path: Path | None) -> nn.Module:
             why, fix = f"{name} has no shape yet", "Run one batch through the model first"
         elif tensor.device.type == "meta":
             why, fix = f"{name} is on the meta device and holds no numbers", "Load the weights first"
+        elif type(tensor).__name__ == "DTensor":
+            why, fix = f"{name} is a shard of a distributed tensor", "Gather a state_dict and give that"
         else:
             continue
         raise InputRefusedError(what="the model has no weights yet", path=path, why=why, fix=fix)

@@ -22,6 +22,8 @@ _BATCH_NORMS = frozenset(["batch_norm", "native_batch_norm", "cudnn_batch_norm",
 
 UNCOUNTED = frozenset({torch.ops.aten.detach.default, torch.ops.aten.detach_.default})
 """Called by PyTorch itself where somebody holds on to a new tensor, as the tracer does."""
+UNSEEN = frozenset({"profiler"})
+"""Namespaces of ops that compute nothing: ``torch.profiler.record_function`` names a part of the model."""
 
 
 class StopForwardError(BaseException):
@@ -93,7 +95,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     scope
         Names of the modules that are running; whoever runs the model keeps it.
     refusal
-        Why the pass was stopped: what an op would do that cannot be undone or trusted.
+        Why the pass was stopped, as an error says it: an op would do what cannot be undone or trusted.
     stopped
         Whether it was.
     """
@@ -102,13 +104,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.scope = [""]
-        self.refusal = ""
+        self.refusal = dict[str, str]()
         self.stopped = False
         self._names: dict[int, str] = {}
         self._sharing: dict[int, list[Tensor]] = {}
-        self._constants = {_memory(t): name for name, t in constants.items()}
+        backwards = list(constants.items())[::-1]  # of the names of one tensor the first is kept
+        self._constants = {_memory(t): name for name, t in backwards}
         self._originals = dict(constants)
-        for name, tensor in [*constants.items(), *inputs.items()]:
+        for name, tensor in [*backwards, *inputs.items()]:
             self._enter(name, tensor)
 
     @classmethod
@@ -121,6 +124,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Note one op and run it."""
         kwargs = kwargs or {}
+        if func.namespace in UNSEEN:
+            return func(*args, **kwargs)
         if func in UNCOUNTED:
             result = func(*args, **kwargs)
             self._enter(self._name(args[0]), result)
@@ -159,14 +164,23 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ):
             self._refuse(f"instance normalisation in {place} updates its running statistics in evaluation")
         if any(isinstance(value, torch.ScriptObject) for value in arguments.values()):
-            self._refuse(f"{func} in {place} hides its weights in a packed object, as quantised models do")
+            self._refuse(
+                f"{func} in {place} hides its weights in a packed object, as quantised models do",
+                what="the weights of a layer cannot be seen",
+                fix="Give the model from before the quantisation, or export it to ONNX",
+            )
         if torch.Tag.nondeterministic_seeded in func.tags and _draws(name, arguments):
             self.trace.random.append(f"{func._schema.name.partition('::')[2]} in {place}")
         if arguments.get("batch_first") is False:
             self.trace.sequence_first = True
 
-    def _refuse(self, why: str) -> None:
-        self.refusal, self.stopped = why, True
+    def _refuse(
+        self,
+        why: str,
+        what: str = "the model is not a function of single samples",
+        fix: str = "Change the model so that evaluation mode settles it",
+    ) -> None:
+        self.refusal, self.stopped = {"what": what, "why": why, "fix": fix}, True
         raise StopForwardError
 
     def _keep(self, tensor: Tensor) -> None:
@@ -202,8 +216,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._enter(name, tensor)
         for number, (view, name) in enumerate(old):
             if self._names[id(view)] == name:  # a view of memory that another tensor was changed through
-                self._call("Alias", [name, outputs[0]], [f"{ordinal}.alias{number}"])
-                self._enter(f"{ordinal}.alias{number}", view)
+                alias = f"{ordinal}.alias{number}"
+                whole = _same_elements(view, made[0])
+                self._call("Reshape" if whole else "Alias", [*([] if whole else [name]), outputs[0]], [alias])
+                self._enter(alias, view)
 
     def _call(self, op: str, inputs: list[str], outputs: list[str]) -> None:
         self.trace.calls.append(Call(op, inputs, outputs, self.scope[-1]))
@@ -291,6 +307,13 @@ def _memory(tensor: Tensor) -> int:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):
         return id(tensor)
+
+
+def _same_elements(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same numbers in the same order, whatever their shapes."""
+    if _memory(a) != _memory(b) or a.dtype != b.dtype or a.numel() != b.numel():
+        return False
+    return a.is_contiguous() and b.is_contiguous() and a.storage_offset() == b.storage_offset()
 
 
 def _unique(tensors: Iterator[Tensor]) -> Iterator[Tensor]:

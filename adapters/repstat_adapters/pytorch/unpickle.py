@@ -20,6 +20,7 @@ _ADVICE = re.compile(
     r"|Check the documentation of torch\.load.*$"
 )
 """What PyTorch tells people to do, some of which we do not want them to."""
+_NOT_ALLOWED = re.compile(r"GLOBAL ([\w.]+) was not an allowed global")
 _KINDS = "biuf"
 
 
@@ -114,7 +115,7 @@ def _load(path: Path, *, mmap: bool, weights_only: bool) -> Any:
 
 
 def _unsafe(path: Path, error: Exception, *, legacy: bool) -> InputRefusedError:
-    culprits = [] if legacy else _culprits(path)
+    culprits = _NOT_ALLOWED.findall(str(error)) if legacy else _culprits(path)
     listed = ", ".join(culprits[:_LISTED]) + (
         f" and {len(culprits) - _LISTED} more" if len(culprits) > _LISTED else ""
     )

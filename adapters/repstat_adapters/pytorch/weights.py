@@ -1,6 +1,6 @@
 """Find a model's weights in a checkpoint, and put all of them into the model or none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,40 @@ def find_state_dict(content: Any, path: Path) -> tuple[dict[str, Any], str]:
     )
 
 
+def others_like(content: Any, place: str, state: Mapping[str, Any]) -> list[str]:
+    """Where a checkpoint holds other weights of the same names, such as their moving averages.
+
+    Parameters
+    ----------
+    content
+        The checkpoint.
+    place
+        Where `state` was in it, as `find_state_dict` says.
+    state
+        The weights that were taken.
+    """
+    names, found = _bare(state), list[str]()
+    for path, entry in _mappings(content, "", _DEPTH):
+        if path != place and not place.startswith(f"{path}[") and _is_state_dict(entry):
+            found += [path] if names & _bare(entry) else []
+    return found
+
+
+def _bare(state: Mapping[str, Any]) -> set[str]:
+    """Names of tensors without what wrappers put before all of them."""
+    names = {name for name, value in state.items() if isinstance(value, Tensor)}
+    for prefix in _PREFIXES * 2:
+        names = {name.removeprefix(prefix) for name in names}
+    return names
+
+
+def _mappings(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    for key, entry in value.items() if depth and isinstance(value, Mapping) else ():
+        if isinstance(entry, Mapping):
+            yield f"{path}[{key!r}]", entry
+            yield from _mappings(entry, f"{path}[{key!r}]", depth - 1)
+
+
 def _is_state_dict(value: Any) -> bool:
     return (
         isinstance(value, Mapping)
@@ -69,10 +103,18 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: Path, factory
     Raises
     ------
     InputRefusedError
-        Names or shapes are not the model's; those that differ are listed.
+        Names or shapes are not the model's, or one weight is given twice and differently; those that differ
+        are listed.
     """
     own = model.state_dict()
-    state = without_prefixes(state, own)
+    state = fitted(state, own)
+    if lost := _contradictions(state, own):
+        raise InputRefusedError(
+            what="the weights cannot be put into the model without loss",
+            path=path,
+            why=_some(lost),
+            fix=f"Let {factory} build the very model that was saved",
+        )
     try:
         model.load_state_dict(state, strict=True)
     except Exception as error:  # a model may load its weights in its own way
@@ -85,7 +127,60 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: Path, factory
     return dict(state)
 
 
-def without_prefixes(state: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+def fitted(state: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return weights under the model's names `own`: no prefixes, and every name of a tensor that has several.
+
+    safetensors, for one, saves a tied tensor under one of its names.
+    """
+    state = _without_prefixes(state, own)
+    missing = {
+        name: state[other]
+        for tied in _tied(own)
+        if (other := next((n for n in tied if n in state), None)) is not None
+        for name in tied
+        if name not in state
+    }
+    return {**state, **missing} if missing else state
+
+
+def _tied(own: Mapping[str, Any]) -> list[list[str]]:
+    """Names of a model that are one tensor."""
+    names: dict[Any, list[str]] = {}
+    for name, value in own.items():
+        if isinstance(value, Tensor) and value.layout == torch.strided and value.numel():
+            key = (value.untyped_storage().data_ptr(), value.storage_offset(), value.shape, value.stride())
+            names.setdefault(key, []).append(name)
+    return [tied for tied in names.values() if len(tied) > 1]
+
+
+def _contradictions(state: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """Say which weights would be dropped: the second value of a tied one, and imaginary parts."""
+    dropped = [
+        name
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+        and value.is_complex()
+        and isinstance(own.get(name), Tensor)
+        and not own[name].is_complex()
+    ]
+    lost = [f"numbers are complex in the file and real in the model: {_some(dropped)}"] if dropped else []
+    for first, *others in _tied(own):
+        values = [state.get(name) for name in (first, *others)]
+        if all(isinstance(value, Tensor) for value in values):
+            lost += [
+                f"{first} and {other} are one tensor in the model, and two in the file"
+                for other, value in zip(others, values[1:], strict=True)
+                if not _same(values[0], value)
+            ]
+    return lost
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two tensors hold the same numbers, NaN too."""
+    return a is b or (a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()))
+
+
+def _without_prefixes(state: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
     """Strip what wrappers put before every name: ``module.``, ``_orig_mod.``, ``model.``.
 
     Only where every name has it, and only where the model's names do not.

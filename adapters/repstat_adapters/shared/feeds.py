@@ -30,8 +30,11 @@ def check_feeds(feeds: Mapping[str, Array], specs: Sequence[InputSpec]) -> tuple
     checked, lengths = {}, {}
     for spec in specs:
         array = np.asarray(feeds[spec.name])
-        native = array.dtype.newbyteorder("=")
-        if native != spec.dtype and (spec.declared or native.kind == spec.dtype.kind == "f"):
+        # NumPy does not compute with bfloat16 and its like by itself
+        numeric = array.dtype.kind in "biufc" and array.dtype.isbuiltin != 2
+        native = array.dtype.newbyteorder("=") if numeric else array.dtype
+        strict = spec.declared or native.kind == spec.dtype.kind == "f" or not numeric
+        if native != spec.dtype and strict:
             raise InputRefusedError(
                 what=f"input {spec.name!r} has the wrong dtype",
                 why=f"found {native}, expected {spec.dtype}",
