@@ -370,13 +370,3 @@ def test_attention_gives_its_projections(batch_first: bool) -> None:
     with torch.no_grad():
         want = attention(given, given, given)[0].numpy()
     assert np.abs(values["L001"] - (want if batch_first else np.moveaxis(want, 0, 1))).max() < 1e-6
-
-
-def test_programs_of_older_versions_have_no_guards_to_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their ``ExportedProgram.module`` takes no option."""
-    model = nets.seeded(lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))).eval()
-    program = torch.export.export(model, (torch.from_numpy(X),))
-    original = type(program).module
-    monkeypatch.setattr(type(program), "module", lambda self: original(self, check_guards=False))
-    ways = [both_ways(nets.opened(source), X, 0.0) for source in (model, program)]
-    assert furthest(*ways) < 1e-6

@@ -1,7 +1,9 @@
 """Programs of ``torch.export``: what they declare, and running them node by node."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,8 @@ def load_program(path: Path, *, trust: bool) -> tuple[Any, bool]:
             fix="Export it again without, or, if you made the file yourself, give --trust-model",
         )
     try:
-        return torch.export.load(os.fspath(path)), bool(danger)
+        with _only_errors_logged():
+            return torch.export.load(os.fspath(path)), bool(danger)
     except Exception as error:  # a damaged file may raise anything
         raise InputRefusedError(
             what="PyTorch cannot read the exported program",
@@ -81,6 +84,18 @@ def load_program(path: Path, *, trust: bool) -> tuple[Any, bool]:
             why=f"{type(error).__name__}: {' '.join(str(error).split())}"[:300],
             fix=f"Export it again with the installed PyTorch {torch.__version__}",
         ) from None
+
+
+@contextmanager
+def _only_errors_logged() -> Iterator[None]:
+    # Of a file that PyTorch before 2.8 wrote, it logs a traceback, and reads it all the same.
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def declared_inputs(program: Any, path: Path | None) -> tuple[InputSpec, ...]:
