@@ -44,7 +44,7 @@ def test_csv_holds_names_that_no_spreadsheet_runs(run_cli, store: Path) -> None:
     from repstat import open_results
 
     expected = open_results("acts.results.h5").to_rows()
-    assert len(rows) == len(expected) == 75
+    assert len(rows) == len(expected) == 80
     for found, row in zip(rows, expected, strict=True):
         assert not hostile("".join(found.values()))
         name = found["layer_name"]
