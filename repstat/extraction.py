@@ -6,6 +6,7 @@ that an interrupted run has finished are kept. `extract` is long by its document
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -236,10 +237,11 @@ def record(
             "trust_model": plan.options.trust_model,
         },
     )
-    with writer.checkpoint(checkpoint) as part:
+    watching = oddities.watch(step) if oddities else nullcontext()
+    with writer.checkpoint(checkpoint) as part, watching as seen:
         for realization in range(plan.passes.n_realizations):
-            seen = oddities.of(step) if oddities and realization == 0 else None
-            _record_all(plan, adapter, specs, layers, part, realization, progress, seen)
+            shown = seen if realization == 0 else None
+            _record_all(plan, adapter, specs, layers, part, realization, progress, shown)
         _record_repeated(plan, adapter, specs, layers, part, progress)
 
 

@@ -1,6 +1,7 @@
 """What is odd about activations as they are written, said at once: nobody need analyse them to find out."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from repstat.adapter import Layer
@@ -21,11 +22,17 @@ class Oddities:
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._layers = {layer.key: layer for layer in layers}
-        self._units: dict[int, UnitsOfLayers] = {}
+        self._constant: dict[str, list[int]] = {key: [] for key in self._layers}
 
-    def of(self, step: int) -> UnitsOfLayers:
-        """Return what is to be shown all samples of one checkpoint, of a noisy network in one pass."""
-        return self._units.setdefault(step, {key: ConstantUnits() for key in self._layers})
+    @contextmanager
+    def watch(self, step: int) -> Iterator[UnitsOfLayers]:
+        """Yield what is to be shown all samples of one checkpoint, of a noisy network in one pass."""
+        units = {key: ConstantUnits() for key in self._layers}
+        yield units
+        # Only steps are kept: the units of all checkpoints together may be more than fits into memory.
+        for key, layer in self._layers.items():
+            if units[key].count == layer.n_units:
+                self._constant[key].append(step)
 
     def notes(self, records: Mapping[int, Mapping[str, ValueRecord]], n_samples: int) -> Iterator[str]:
         """Yield a sentence for each layer that is not finite or constant, and for equal checkpoints.
@@ -45,12 +52,7 @@ class Oddities:
                     f"{name} has {first.n_nan:,} NaN and {first.n_inf:,} infinite values at step "
                     f"{found[0]:,}{_more(found)}: its statistics are undefined there"
                 )
-            constant = [
-                step
-                for step, units in sorted(self._units.items())
-                if n_samples > 1 and units[key].count == layer.n_units
-            ]
-            if constant:
+            if (constant := self._constant[key]) and n_samples > 1:
                 yield (
                     f"{name} is the same for every sample at step {constant[0]:,}{_more(constant)}: is the "
                     "layer dead, or are the inputs all the same?"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from repstat.cell import Cell, Task, first_pass
 from repstat.clustering import Clustering, Geometry
-from repstat.clustering.constant_units import constant_units
+from repstat.clustering.constant_units import constant_units, of_count
 from repstat.errors import UsageError
 from repstat.estimators import Binning, NoisyMI, binned_mi, noise_profile, noisy_mi, sample_propagation_mi
 from repstat.estimators.binned import edge_notes
@@ -239,11 +239,11 @@ def geometry_rows(cell: Cell, found: Geometry, seed: int) -> Iterator[Row]:
 
 def constant_rows(cell: Cell) -> Iterator[Row]:
     """Yield how many units have one value for every sample, in the first pass of a noisy network."""
-    values = first_pass(cell.values)
-    blocks, n_units = iter((values,)), values.shape[1]
-    if cell.wide is not None:
-        blocks, n_units = row_blocks(cell.wide), cell.wide.shape[-1]
-    found = constant_units(blocks, n_samples=len(values), n_units=n_units)
+    if cell.wide is None:
+        found = constant_units(first_pass(cell.values))
+    else:
+        folded = fold(cell.wide)
+        found = of_count(folded.n_constant, len(cell.values), folded.n_units, folded.reason)
     yield cell.row("constant_units", "constant_units", found, {}, units="1")
 
 

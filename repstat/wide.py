@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpstrf
 
-from repstat.arrays import Floats, Integers, binary_scale, centred_blocks
+from repstat.arrays import ConstantUnits, Floats, Integers, binary_scale, centred_blocks
 from repstat.errors import StoreDamagedError
 from repstat.estimators import Binning
 from repstat.store import ActivationView
@@ -49,11 +49,14 @@ class WideLayer:
         Of the layer.
     reason
         Why statistics are undefined, or empty.
+    n_constant
+        Units with one value for every sample.
     """
 
     points: Floats
     n_units: int
     reason: str
+    n_constant: int
 
 
 @lru_cache(maxsize=2)
@@ -66,11 +69,11 @@ def fold(view: ActivationView) -> WideLayer:
         If the activations are not those once written, or change while they are read.
     """
     n_samples, n_units = view.shape
-    first, sums, largest, counts = _first_pass(view)
-    if counts:
-        return WideLayer(np.full((n_samples, 1), np.nan), n_units, counts)
+    first, sums, largest, n_constant, reason = _first_pass(view)
+    if reason:
+        return WideLayer(np.full((n_samples, 1), np.nan), n_units, reason, n_constant)
     if largest == 0:
-        return WideLayer(np.zeros((n_samples, n_samples)), n_units, "")
+        return WideLayer(np.zeros((n_samples, n_samples)), n_units, "", n_constant)
     scale = binary_scale(np.array([[largest]]))
     gram = np.zeros((n_samples, n_samples), order="F")
     width = max(1, _SLAB_BYTES // (8 * n_samples))
@@ -87,24 +90,26 @@ def fold(view: ActivationView) -> WideLayer:
             place=f"step {view.step}",
             fix="Check the disk, and analyse again.",
         )
-    return WideLayer(_coordinates(gram)[first] * scale, n_units, "")
+    return WideLayer(_coordinates(gram)[first] * scale, n_units, "", n_constant)
 
 
-def _first_pass(view: ActivationView) -> tuple[Integers, NDArray[np.uint64], float, str]:
+def _first_pass(view: ActivationView) -> tuple[Integers, NDArray[np.uint64], float, int, str]:
     """Read all rows, which checks their hash.
 
     Returns
     -------
-    first, sums, largest, reason
-        Of each sample, the first that equals it, and a sum of its bits; the largest magnitude; why statistics
-        are undefined.
+    first, sums, largest, n_constant, reason
+        Of each sample, the first that equals it, and a sum of its bits; the largest magnitude; units with one
+        value for every sample; why statistics are undefined.
     """
+    constant = ConstantUnits()
     seen: dict[bytes, int] = {}
     first: list[int] = []
     sums: list[NDArray[np.uint64]] = []
     largest, n_nan, n_inf, n_rows = 0.0, 0, 0, 0
     for _, start, rows in view.blocks():
         sums.append(_row_sums(rows))
+        constant.add(rows)
         plain = rows + rows.dtype.type(0)  # -0.0 equals +0.0
         for i, row in enumerate(plain):
             first.append(seen.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), start + i))
@@ -116,7 +121,7 @@ def _first_pass(view: ActivationView) -> tuple[Integers, NDArray[np.uint64], flo
             n_inf += int(np.isinf(rows).sum())
             n_rows += int((~finite.all(axis=1)).sum())
     reason = f"{n_nan} NaN and {n_inf} infinite values in {n_rows} of {len(first)} samples" if n_rows else ""
-    return np.array(first), np.concatenate(sums), largest, reason
+    return np.array(first), np.concatenate(sums), largest, constant.count, reason
 
 
 def _row_sums(rows: NDArray[Any]) -> NDArray[np.uint64]:

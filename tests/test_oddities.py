@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from hypothesis.extra.numpy import arrays
 import repstat
 from repstat.arrays import ConstantUnits
 from repstat.caveats import notes
+from repstat.oddities import Oddities
 from tests.adapters.onnx_models import Net
+from tests.store.making import layer
 
 N = 40
 PLAIN = np.random.default_rng(3).standard_normal((N, 6)).astype(np.float32)
@@ -39,6 +42,15 @@ def test_units_are_constant_where_all_values_are_equal(rows: np.ndarray, cuts: l
     for block in np.split(rows, sorted(cuts)):
         found.add(block)
     assert found.count == sum(bool((unit == unit[0]).all()) for unit in rows.T)
+
+
+def test_of_a_checkpoint_that_is_written_nothing_large_is_kept() -> None:
+    oddities = Oddities([layer("L000", (6,))])
+    with oddities.watch(0) as seen:
+        seen["L000"].add(PLAIN)
+        units = ref(seen["L000"])
+    del seen
+    assert units() is None
 
 
 def imported(path: Path, checkpoints: dict[int, np.ndarray], **options: Any) -> list[str]:

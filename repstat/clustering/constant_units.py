@@ -4,37 +4,37 @@ Dead rectifiers are such units, and so is what sees only padding. Values are com
 and needs no source.
 """
 
-from collections.abc import Iterable
-
 from repstat.arrays import ConstantUnits, Matrix, nonfinite_reason
 from repstat.results import Estimate
 
 
-def constant_units(blocks: Iterable[Matrix], *, n_samples: int, n_units: int) -> Estimate:
+def constant_units(matrix: Matrix) -> Estimate:
     """Count the constant units of one layer at one checkpoint.
 
     Parameters
     ----------
-    blocks
-        Shape (n_rows, n_units) each: all samples once.
-    n_samples, n_units
-        How many there are in all.
+    matrix
+        Shape (n_samples, n_units).
 
     Returns
     -------
     estimate
-        Exact for the samples given; undefined with a single sample, or if a value is not finite, for
-        the reason of the first block that has one.
+        Exact for the samples given; undefined with a single sample, or if a value is not finite.
     """
     found = ConstantUnits()
-    reason = "" if n_samples > 1 else "one sample has no other"
-    for block in blocks:
-        found.add(block)
-        reason = reason or nonfinite_reason(block)
+    found.add(matrix)
+    n_samples, n_units = matrix.shape
+    return of_count(found.count, n_samples, n_units, nonfinite_reason(matrix))
+
+
+def of_count(n_constant: int, n_samples: int, n_units: int, reason: str) -> Estimate:
+    """Return a count that was made already as an estimate, undefined for a `reason`."""
+    if n_samples < 2:
+        reason = "one sample has no other"
     if reason:
         return Estimate.undefined(reason, n_samples=n_samples, n_units=n_units)
     return Estimate(
-        value=float(found.count),
+        value=float(n_constant),
         std_error=0.0,
         ceiling=float(n_units),
         n_samples=n_samples,

@@ -167,8 +167,7 @@ def _record(
             "import": {"source": recording.name, "sha256": sha256},
         },
     )
-    seen = oddities.of(step)
-    with writer.checkpoint(checkpoint) as part:
+    with writer.checkpoint(checkpoint) as part, oddities.watch(step) as seen:
         for layer in plan.layers:
             for block in recording.layers[layer.name].blocks():
                 values = _converted(block, layer, recording, step)
