@@ -16,6 +16,11 @@ Array = NDArray[Any]
 LayerKind = Literal["hidden", "residual", "output"]
 
 
+def is_numeric(dtype: np.dtype[Any]) -> bool:
+    """Whether NumPy computes with a dtype by itself, as it does not with bfloat16 and its like."""
+    return dtype.kind in "biufc" and dtype.isbuiltin != 2
+
+
 @dataclass(frozen=True, slots=True)
 class InputSpec:
     """One input of a model: its name, NumPy dtype and shape (None where a length is free).

@@ -104,9 +104,8 @@ def _constant(rows: Sequence[Row]) -> Iterator[str]:
     some = [row for row in rows if row.quantity == "constant_units" and row.value and row.ceiling]
     if some:
         most = max(some, key=lambda row: (row.value or 0.0) / (row.ceiling or 1.0))
-        where = f"{len({row.layer for row in some}):,} layers, most in {most.layer}"
-        if len({row.layer for row in some}) == 1:
-            where = most.layer
+        n_layers = len({row.layer for row in some})
+        where = most.layer if n_layers == 1 else f"{n_layers:,} layers, most in {most.layer}"
         yield (
             f"Constant units in {where}: {most.value:,.0f} of {most.n_units:,} have one value for every "
             f"sample at step {most.step:,}."

@@ -52,10 +52,11 @@ def read_arrays(text: str) -> dict[str, Array]:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Samples, their labels, and what messages and provenance call each."""
+    """Samples, their labels, what messages and provenance call each, and metrics by step."""
 
     inputs: Mapping[str, Array] | Array | None
     labels: Array | Sequence[Any] | None
+    metrics: Mapping[int, Mapping[str, float]]
     inputs_source: str
     labels_source: str
 
@@ -63,14 +64,17 @@ class Data:
 def read_data(
     inputs: str | PathLike[str] | Mapping[str, Array] | Array | None,
     labels: str | PathLike[str] | Array | Sequence[Any] | None,
+    metrics: str | PathLike[str] | Mapping[int, Mapping[str, float]] | None,
 ) -> Data:
-    """Read inputs and labels where they are named by a file; an ``.npz`` of inputs may carry the labels.
+    """Read what is named by a file; an ``.npz`` of inputs may carry the labels.
 
     Raises
     ------
     UsageError, InputRefusedError
-        As `read_arrays`.
+        As `read_arrays` and `read_metrics`.
     """
+    if isinstance(metrics, str | PathLike):
+        metrics = read_metrics(Path(metrics))
     inputs_source = labels_source = ""
     inner: Array | None = None
     if isinstance(inputs, str | PathLike):
@@ -86,7 +90,7 @@ def read_data(
         labels = inner
     else:
         labels_source = ""
-    return Data(inputs, labels, inputs_source or "arrays", labels_source or "labels")
+    return Data(inputs, labels, metrics or {}, inputs_source or "arrays", labels_source or "labels")
 
 
 def read_labels(text: str) -> Array:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from repstat.adapter import Array, InputSpec
+from repstat.adapter import Array, InputSpec, is_numeric
 from repstat.errors import InputRefusedError
 
 SYNTHETIC_SAMPLES = 1024
@@ -321,8 +321,7 @@ def _check_shape(array: Array, spec: InputSpec, source: str) -> None:
 
 
 def _check_numeric(array: Array, spec: InputSpec, source: str) -> None:
-    numeric = array.dtype.kind in "biufc" and array.dtype.isbuiltin != 2  # as bfloat16 and its like are not
-    if not numeric and array.dtype != spec.dtype:
+    if not is_numeric(array.dtype) and array.dtype != spec.dtype:
         raise InputRefusedError(
             what=f"input {spec.name!r} has the wrong dtype",
             path=source,

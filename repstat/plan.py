@@ -15,7 +15,7 @@ from repstat.adapter import Adapter, AdapterOptions, Array, Layer, Predicting
 from repstat.checkpoints import find_models
 from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError, UsageError
-from repstat.files import read_data, read_metrics
+from repstat.files import read_data
 from repstat.inputs import Inputs, as_arrays, check_inputs, synthetic_inputs, with_labels
 from repstat.passes import NoiseOptions, Passes, plan_passes
 from repstat.selection import select_layers
@@ -132,9 +132,7 @@ def plan_extraction(
             what=f"cannot store activations as {dtype!r}", fix=f"Choose {', '.join(STORED_DTYPES)}"
         )
     options = options or AdapterOptions()
-    data = read_data(inputs, labels)
-    if isinstance(metrics, str | PathLike):
-        metrics = read_metrics(Path(metrics))
+    data = read_data(inputs, labels, metrics)
     found_models = find_models(models)
     models, steps = _in_order(found_models.models, steps)
     with OneModel(options) as own:
@@ -168,7 +166,7 @@ def plan_extraction(
     return Plan(
         models=models,
         steps=steps,
-        metrics=metrics or {},
+        metrics=data.metrics,
         inputs=checked,
         inputs_sha256=digest,
         input_entropy=entropy,
@@ -185,7 +183,7 @@ def plan_extraction(
             *found_models.notes,
             *checked.notes,
             *filter(None, [str(facts.get("run_batch_note", ""))]),
-            *unmatched_metrics(metrics, steps),
+            *unmatched_metrics(data.metrics, steps),
         ),
     )
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from repstat.adapter import Array, Layer
 from repstat.errors import InputRefusedError, UsageError
-from repstat.files import read_data, read_metrics
+from repstat.files import read_data
 from repstat.importing.recordings import Recording
 from repstat.inputs import Inputs, as_arrays, label_classes
 from repstat.plan import STORED_DTYPES, unmatched_metrics
@@ -87,9 +87,7 @@ def plan_import(
         raise UsageError(
             what=f"cannot store activations as {dtype!r}", fix=f"Choose {', '.join(STORED_DTYPES)}"
         )
-    data = read_data(inputs, labels)
-    if isinstance(metrics, str | PathLike):
-        metrics = read_metrics(Path(metrics))
+    data = read_data(inputs, labels, metrics)
     recordings, steps = _in_order(recordings, steps if mapped is None else _only(mapped, steps))
     first = recordings[0]
     found = tuple(_layer(i, tensor) for i, tensor in enumerate(first.layers.values()))
@@ -111,7 +109,7 @@ def plan_import(
         input_entropy=entropy,
     )
     merged = {
-        step: {**recording.metrics, **(metrics or {}).get(step, {})}
+        step: {**recording.metrics, **data.metrics.get(step, {})}
         for step, recording in zip(steps, recordings, strict=True)
     }
     return ImportPlan(
@@ -125,7 +123,7 @@ def plan_import(
         notes=(
             *dict.fromkeys(note for recording in recordings for note in recording.notes),
             *_conversions(chosen),
-            *unmatched_metrics(metrics, steps),
+            *unmatched_metrics(data.metrics, steps),
         ),
     )
 

@@ -112,10 +112,8 @@ def guess_inputs(
 
 def _candidates(model: nn.Module, n_inputs: int) -> Iterator[tuple[_Guess, ...]]:
     """Combine what single modules take: in the order of the modules, then in any."""
-    with (
-        evaluating(list(model.modules())),
-        torch.no_grad(),
-    ):  # to look at a spectral norm in training moves it
+    # To look at a spectral norm in training moves it.
+    with evaluating(list(model.modules())), torch.no_grad():
         taken = list(dict.fromkeys(_takes(model))) or [(_float(model), (None, None))]
     in_order = [taken[min(i, len(taken) - 1)] for i in range(n_inputs)]
     combinations = [in_order, *([guess] * n_inputs for guess in taken)]

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from repstat.adapter import Array, InputSpec
+from repstat.adapter import Array, InputSpec, is_numeric
 from repstat.errors import InputRefusedError
 
 FREE_LENGTHS = (8, 32, 224)
@@ -30,8 +30,7 @@ def check_feeds(feeds: Mapping[str, Array], specs: Sequence[InputSpec]) -> tuple
     checked, lengths = {}, {}
     for spec in specs:
         array = np.asarray(feeds[spec.name])
-        # NumPy does not compute with bfloat16 and its like by itself
-        numeric = array.dtype.kind in "biufc" and array.dtype.isbuiltin != 2
+        numeric = is_numeric(array.dtype)
         native = array.dtype.newbyteorder("=") if numeric else array.dtype
         strict = spec.declared or native.kind == spec.dtype.kind == "f" or not numeric
         if native != spec.dtype and strict:
