@@ -106,6 +106,9 @@ def measure(name: str, quick: bool) -> dict[str, Any]:
     if network.as_adapter is not None:
         as_adapter = network.as_adapter
         jobs["as adapter"] = lambda: [bool(as_adapter(batch).size) for batch in batches]
+    if network.channels_last:
+        maps = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in activations if a.ndim == 4]
+        jobs["turn"] = lambda: [bool(np.ascontiguousarray(np.moveaxis(a, -1, 1)).size) for a in maps]
     best, parts = in_turns(jobs, 1 if quick else TURNS)
     return {"best": best, "parts": parts, "bytes": sum(a.nbytes for a in activations), "memory": memory}
 
@@ -219,13 +222,16 @@ def _after(found: Mapping[str, Mapping[str, Any]]) -> str:
     cost = sorted(stores)[len(stores) // 2]
     onnx = found["ONNX"]["best"]
     plain, own = onnx["as adapter"] / onnx["forward"], onnx["run"] / onnx["as adapter"]
+    keras = found["Keras"]["best"]
+    turn = keras["turn"] / keras["forward"]
     limit = (GOAL - 1) / cost / 1e6
     return f"""The goal is {GOAL}×. *Adapter* is beyond it for ONNX because onnxruntime's optimisation is off,
 under which a layer's values depend on which others are asked for: without it the plain forward pass takes
-{ratio(plain)} as long, and `Adapter.run` {ratio(own)} of that. *Extract* is beyond it where a network makes
-activations faster than they can be hashed and written, as *bare* shows. Storing costs {cost * 1e9:.1f} s per
-GB here. That is {GOAL - 1:.1f} of the forward pass, as much as the goal allows, in a network that makes
-{limit:,.0f} kB of hidden activations per ms, and less where it makes fewer.
+{ratio(plain)} as long, and `Adapter.run` {ratio(own)} of that. For Keras it contains a copy of each feature map,
+whose channels are last in TensorFlow and first in a store: {turn:.2f} of a forward pass. *Extract* is beyond
+it where a network makes activations faster than they can be hashed and written, as *bare* shows. Storing
+costs {cost * 1e9:.1f} s per GB here. That is {GOAL - 1:.1f} of the forward pass, as much as the goal allows, in a
+network that makes {limit:,.0f} kB of hidden activations per ms, and less where it makes fewer.
 
 {grid}
 

@@ -31,7 +31,7 @@ def page(tables: list[Table], settings: Settings, spent: float) -> str:
     quick = " **From a quick run: fewer cases, less precise.**" if settings.quick else ""
     head = f"""# Benchmarks
 
-Written by `make bench` in {spent / 60:.0f} minutes; read the ratios.{quick} One run, one thread, CPU time
+Written by `make bench` in {spent / 60:.1f} minutes; read the ratios.{quick} One run, one thread, CPU time
 (wall time where said), best of {settings.repeats} interleaved, on {machine()}.
 
 Peers: {", ".join(present())}.{missing} *numpy float64* is the best plain script we could write: centred,
