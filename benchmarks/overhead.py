@@ -228,10 +228,11 @@ def _after(found: Mapping[str, Mapping[str, Any]]) -> str:
     return f"""The goal is {GOAL}×. *Adapter* is beyond it for ONNX because onnxruntime's optimisation is off,
 under which a layer's values depend on which others are asked for: without it the plain forward pass takes
 {ratio(plain)} as long, and `Adapter.run` {ratio(own)} of that. For Keras it contains a copy of each feature
-map, whose channels are last in TensorFlow and first in a store: {turn:.2f} of a forward pass. *Extract* is beyond
-it where a network makes activations faster than they can be hashed and written, as *bare* shows. Storing
-costs {cost * 1e9:.1f} s per GB here. That is {GOAL - 1:.1f} of the forward pass, as much as the goal allows,
-in a network that makes {limit:,.0f} kB of hidden activations per ms, and less where it makes fewer.
+map, whose channels are last in TensorFlow and first in a store: {turn:.2f} of a forward pass. *Extract* is
+beyond it where a network makes activations faster than they can be hashed and written, as *bare* shows.
+Storing costs {cost * 1e9:.1f} s per GB here. That is {GOAL - 1:.1f} of the forward pass, as much as the
+goal allows, in a network that makes {limit:,.0f} kB of hidden activations per ms,
+and less where it makes fewer.
 
 {grid}
 
