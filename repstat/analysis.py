@@ -30,6 +30,7 @@ from repstat.scales import AUTO, parse_noise
 from repstat.selection import select_layers
 from repstat.shared_scales import fix_scales
 from repstat.store import Store, open_store
+from repstat.threads import one_blas_thread
 from repstat.version import __version__
 from repstat.workers import process_pool
 
@@ -188,10 +189,7 @@ def _analyze(
         for scales in [fix_scales(store, view, settings)]
         for position, step in enumerate(chosen)
     )
-    outcomes = []
-    for outcome in _computed(tasks, store, executor):
-        outcomes.append(outcome)
-        progress.advance(1)
+    outcomes = _computed(tasks, store, executor, progress)
     per_layer = [outcomes[i : i + len(chosen)] for i in range(0, len(outcomes), len(chosen))]
     per_layer_keys = [view.key for view in views]
     labels = store.samples.labels
@@ -249,11 +247,22 @@ def _rises(rows: Sequence[Row], layers: Sequence[str], position: int) -> Iterato
             )
 
 
-def _computed(tasks: Iterable[Task], store: Store, executor: Executor | None) -> Iterator[Outcome]:
-    """Yield the outcomes in the order of the tasks."""
-    if executor is None:
-        yield from (compute(task, store) for task in tasks)
-        return
+def _computed(
+    tasks: Iterable[Task], store: Store, executor: Executor | None, progress: Progress
+) -> list[Outcome]:
+    """Return the outcomes in the order of the tasks."""
+    outcomes = []
+    # Held by this thread for all: threads of an executor that each set and lifted the limit, which belongs to
+    # the process, would change how the sums of the others are rounded.
+    with one_blas_thread():
+        here = (compute(task, store) for task in tasks)
+        for outcome in here if executor is None else _run_in(executor, tasks):
+            outcomes.append(outcome)
+            progress.advance(1)
+    return outcomes
+
+
+def _run_in(executor: Executor, tasks: Iterable[Task]) -> Iterator[Outcome]:
     futures = [executor.submit(compute, task) for task in tasks]
     try:
         for future in futures:

@@ -26,6 +26,7 @@ from repstat.rows import (
     profile_rows,
 )
 from repstat.store import Store, open_store
+from repstat.threads import one_blas_thread
 from repstat.wide import is_wide, matrix_of
 
 
@@ -55,6 +56,11 @@ def _opened(path: Path) -> Store:
 
 def compute(task: Task, store: Store | None = None) -> Outcome:
     """Compute one task, from `store` if it is open here already."""
+    with one_blas_thread():  # sums are rounded alike wherever the task runs
+        return _compute(task, store)
+
+
+def _compute(task: Task, store: Store | None) -> Outcome:
     store = store or _opened(task.store)
     view, checkpoint = store.layers[task.layer], store.checkpoints[store.steps.index(task.step)]
     activations = view.at(step=task.step)

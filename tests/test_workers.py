@@ -4,11 +4,15 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import active_children
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 import repstat
+from repstat import analysis
+from repstat.compute import Outcome
 from repstat.errors import ResourceError, StoreDamagedError
 from repstat.workers import process_pool
 
@@ -27,6 +31,29 @@ def test_workers_change_nothing(store: Path) -> None:
     assert repstat.analyze(store, noise_std=0.3, workers=2).to_rows() == alone.to_rows()
     assert threaded.to_rows() == alone.to_rows()
     assert active_children() == []
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_threads_do_not_lift_each_other_s_limit(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def compute(*arguments: Any) -> Outcome:
+        outcome = real(*arguments)
+        seen.append(
+            {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+        )
+        return outcome
+
+    real, before = analysis.compute, blas_threads()
+    monkeypatch.setattr(analysis, "compute", compute)
+    with ThreadPoolExecutor(2) as threads:
+        repstat.analyze(store, noise_std=0.3, executor=threads)
+    assert len(seen) == 10
+    assert seen == [{1}] * len(seen)
+    assert blas_threads() == before
 
 
 def test_a_layer_s_numbers_do_not_depend_on_the_others(store: Path) -> None:
@@ -51,8 +78,6 @@ def _die(_: int) -> None:
 
 
 def test_a_worker_that_dies_is_said(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from repstat import analysis
-
     monkeypatch.setattr(analysis, "compute", _die)
     with pytest.raises(ResourceError, match="a worker process died: the system may have run out of memory"):
         repstat.analyze(store, noise_std=0.3, workers=2)
