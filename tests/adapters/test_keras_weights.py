@@ -94,6 +94,49 @@ def test_layers_in_another_order_are_refused_where_their_shapes_agree(tmp_path: 
         assert all(np.array_equal(have[key], value) for key, value in want.items())
 
 
+def test_names_that_were_counted_on_are_no_other_order(tmp_path: Path) -> None:
+    """Keras counts names through a process: those of the second model are all shifted, to its siblings' names."""
+
+    def sequential() -> Any:
+        return keras.Sequential([keras.Input((6,), name="x"), *(layers.Dense(6) for _ in range(3))])
+
+    class Subclassed(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.third = (layers.Dense(6) for _ in range(3))
+
+        def call(self, x: Any) -> Any:
+            return self.third(self.second(self.first(x)))
+
+    def subclassed() -> Any:
+        model = Subclassed()
+        model(np.zeros((1, 6), np.float32))
+        return model
+
+    def counted(factory: Callable[[], Any], before: int) -> Callable[[], Any]:
+        def build() -> Any:
+            keras.backend.clear_session()
+            for _ in range(before):
+                layers.Dense(1)
+            return factory()
+
+        return build
+
+    cases = [
+        (sequential, ("model.weights.h5", "model.h5", "model.keras")),
+        (subclassed, ("model.weights.h5",)),
+    ]
+    for factory, names in cases:
+        trained = counted(factory, before=1)()
+        assert [layer.name for layer in trained.layers] == ["dense_1", "dense_2", "dense_3"]
+        want = values_of(trained, {"x": normal(3, 6)})
+        for name in names:
+            path = saved(trained, tmp_path, name)
+            for shift in (0, 2):
+                have = values_of(path, {"x": normal(3, 6)}, model_factory=counted(factory, before=shift))
+                assert all(np.array_equal(have[key], value) for key, value in want.items())
+
+
 def test_a_checkpoint_is_found_under_any_name(tmp_path: Path) -> None:
     """`expect_partial` with a wrong name leaves random weights, silently; here every name is tried."""
     model = models.mlp(seed=3)

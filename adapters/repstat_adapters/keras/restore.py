@@ -1,6 +1,7 @@
 """Put weights from a file into a model that a factory built, all of them or none."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -157,12 +158,11 @@ def _check_same(own: Contents, found: Contents, path: Path) -> None:
     if other := [name for name in wanted if name in there and there[name] != wanted[name]]:
         name = other[0]
         reasons.append(f"{name} has shape {there[name]} where the model has {wanted[name]}")
-    pairs = [(group, name, found.names[group]) for group, name in own.names.items() if group in found.names]
-    ours = {name for _, name, _ in pairs}
-    if swapped := [pair for pair in pairs if pair[1] != pair[2] and pair[2] in ours]:
-        group, name, stored = swapped[0]
+    shapes = {group: _shapes_in(own, group) for group in own.names}
+    if exchanged := _exchanged(own.names, found.names, shapes):
         reasons.append(
-            f"the layers are in another order: {group} is {stored!r} there and {name!r} in the model"
+            f"the layers are in another order: {exchanged} is {found.names[exchanged]!r} there and "
+            f"{own.names[exchanged]!r} in the model"
         )
     if reasons:
         raise misfit(path, "; ".join(reasons))
@@ -170,15 +170,45 @@ def _check_same(own: Contents, found: Contents, path: Path) -> None:
 
 def _check_legacy_order(model: Any, found: Contents, path: Path) -> None:
     """Older files are read by the order of layers; their names tell whether it is the model's."""
-    names = [layer.name for layer in model.layers if layer.weights]
+    layers = [layer for layer in model.layers if layer.weights]
     stored = list(found.names)
-    if len(names) != len(stored):
-        raise misfit(path, f"it holds weights of {len(stored)} layers, and the model has {len(names)}")
-    for ours, theirs in zip(names, stored, strict=True):
-        if ours != theirs and theirs in names:
-            raise misfit(
-                path, f"the layers are in another order: found {theirs!r} where the model has {ours!r}"
-            )
+    if len(layers) != len(stored):
+        raise misfit(path, f"it holds weights of {len(stored)} layers, and the model has {len(layers)}")
+    ours = {str(place): layer.name for place, layer in enumerate(layers)}
+    theirs = dict(zip(ours, stored, strict=True))
+    shapes = {place: [tuple(w.shape) for w in layers[int(place)].weights] for place in ours}
+    if exchanged := _exchanged(ours, theirs, shapes):
+        raise misfit(
+            path,
+            f"the layers are in another order: found {theirs[exchanged]!r} where the model has "
+            f"{ours[exchanged]!r}",
+        )
+
+
+def _shapes_in(contents: Contents, group: str) -> list[tuple[str, tuple[int, ...]]]:
+    """Shapes of a layer's arrays, by their places in it."""
+    start = f"{group}/"
+    return [(a.path.removeprefix(start), a.shape) for a in contents.arrays if a.path.startswith(start)]
+
+
+def _exchanged(ours: Mapping[str, str], theirs: Mapping[str, str], shapes: Mapping[str, Any]) -> str | None:
+    """Return a place whose layer has changed places with others of one shape, or None.
+
+    Then the names go round in a circle. Keras' own names are counted through a process, and those of a model
+    that was not its first are all shifted: such a chain ends in a name that the model does not have.
+    """
+    often = Counter(ours.values())
+    places = {name: place for place, name in ours.items() if often[name] == 1}
+    for start in ours:
+        circle = [start]
+        while True:
+            place = places.get(theirs.get(circle[-1], ""))
+            if place is None or place in circle:
+                break
+            circle.append(place)
+        if place == start and len(circle) > 1 and all(shapes[other] == shapes[start] for other in circle):
+            return start
+    return None
 
 
 def _some(names: Sequence[str]) -> str:
