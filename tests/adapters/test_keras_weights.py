@@ -95,7 +95,7 @@ def test_layers_in_another_order_are_refused_where_their_shapes_agree(tmp_path: 
 
 
 def test_names_that_were_counted_on_are_no_other_order(tmp_path: Path) -> None:
-    """Keras counts names through a process: those of the second model are all shifted, to its siblings' names."""
+    """Keras counts names through a process: those of a second model are shifted, to its siblings' names."""
 
     def sequential() -> Any:
         return keras.Sequential([keras.Input((6,), name="x"), *(layers.Dense(6) for _ in range(3))])
