@@ -1,5 +1,6 @@
 """The layers of a Keras model are those that a person would write down, whatever way it was written."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tests.adapters.keras_models import (  # noqa: E402
     normal,
     opened,
     randomised,
+    saved,
     stacked,
 )
 
@@ -134,6 +136,45 @@ def test_layers_of_sequences() -> None:
     found = extracts(model, (7,), ids=True)
     assert found["L001"].unit_shape == (7, 6)
     assert found["L005"].unit_shape == (3,)
+
+
+def test_lengths_that_are_left_open_are_those_of_the_samples(tmp_path: Path) -> None:
+    """With batch and length unknown, `TimeDistributed` makes a graph that mixes samples and times."""
+    models = {
+        (5,): stacked(
+            layers.TimeDistributed(layers.Dense(4, activation="relu"), name="each"),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(6, activation="tanh", name="fc"),
+            shape=(None, 5),
+        ),
+        (6, 6, 1): stacked(
+            layers.TimeDistributed(layers.Conv2D(3, 3, activation="relu"), name="each"),
+            layers.TimeDistributed(layers.Flatten()),
+            layers.LSTM(5, name="fc"),
+            shape=(None, 6, 6, 1),
+        ),
+    }
+    for shape, model in models.items():
+        for length in (1, 2, 3, 7):
+            found = extracts(model, (length, *shape))
+            assert found["L000"].unit_shape[0] == length
+        assert [name for name, _, _ in listed(model)] == ["each", "fc"]
+        adapter = opened(saved(model, tmp_path, f"{len(shape)}.keras"))
+        (name,) = (spec.name for spec in adapter.inputs())
+        first = adapter.layers({name: normal(3, 4, *shape)})
+        have = adapter.run({name: normal(3, 4, *shape)}, first, samples=np.arange(3))
+        assert np.abs(have["L001"] - np.asarray(model(normal(3, 4, *shape)))).max() < 1e-6
+
+
+def test_samples_of_another_length_than_those_that_layers_were_listed_with() -> None:
+    model = stacked(layers.GRU(4, name="gru"), layers.Dense(2, name="out"), shape=(None, 3))
+    adapter = opened(model)
+    (name,) = (spec.name for spec in adapter.inputs())
+    found = adapter.layers()
+    for length in (2, 9, 5):
+        batch = normal(3, length, 3)
+        have = adapter.run({name: batch}, found, samples=np.arange(3))
+        assert np.abs(have["L001"] - np.asarray(model(batch))).max() < 1e-6
 
 
 def test_a_mask_goes_the_way_that_keras_sends_it() -> None:

@@ -1,6 +1,7 @@
 """The Keras adapter: hidden layers of Keras models and TensorFlow graphs."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from repstat_adapters.keras.source import ModelSource, locate
 from repstat_adapters.keras.tf_freeze import freeze
 from repstat_adapters.keras.tf_graph import Graph, Names
 from repstat_adapters.shared.base import BatchedAdapter, Forward
-from repstat_adapters.shared.feeds import differences
+from repstat_adapters.shared.feeds import differences, draw_probes
 from repstat_adapters.shared.layers import find_layers
 from repstat_adapters.shared.noise import BatchNoise
 from repstat_adapters.shared.options import check_plain_options
@@ -147,6 +148,14 @@ class KerasAdapter(BatchedAdapter):
         return {**self._versions, **facts, "sha256": facts["sha256"] or print_of, "weights_sha256": print_of}
 
     def _make_plan(self, feeds: Mapping[str, Array] | None) -> Plan:
+        if feeds is None and any(None in spec.sample_shape for spec in self._inputs.specs):
+            # A graph is made for samples of one length: for the first at which the model works.
+            for probe in draw_probes(self._inputs.specs, max(3, self._inputs.batch or 0)):
+                with suppress(InputRefusedError):
+                    return self._plan_for(probe)
+        return self._plan_for(feeds)
+
+    def _plan_for(self, feeds: Mapping[str, Array] | None) -> Plan:
         prepared = self._engine.prepare(feeds)
         self._graph, self._nested = prepared.graph, prepared.nested
         found = find_layers(prepared.graph, Names(prepared.graph))

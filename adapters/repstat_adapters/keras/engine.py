@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from repstat.adapter import AdapterOptions, Array
+from repstat.adapter import AdapterOptions, Array, InputSpec
+from repstat.errors import InputRefusedError
 from repstat_adapters.keras.framework import Framework
 from repstat_adapters.keras.inputs import Inputs
 from repstat_adapters.keras.provenance import sha256_of
@@ -76,14 +77,7 @@ class TensorFlowEngine:
 
     def prepare(self, feeds: Mapping[str, Array] | None) -> Prepared:
         """See `Engine`."""
-        shapes = [self._shape(spec.name, feeds) for spec in self._inputs.specs]
-        if self._session is None or self._key != shapes:
-            self.close()
-            traced = trace(self._model, self._inputs, shapes, self._framework, self._path)
-            self._held = _held(self._model, self._framework)
-            self._session = self._opened(traced)
-            self._key = shapes
-        traced = self._session.traced
+        traced = self._traced(feeds).traced
         return Prepared(traced.graph, traced.dtypes, traced.nested)
 
     def run(
@@ -91,7 +85,16 @@ class TensorFlowEngine:
     ) -> dict[str, Array]:
         """See `Engine`."""
         assert self._session is not None  # a plan is made before anything runs
-        return self._session.run([feeds[spec.name] for spec in self._inputs.specs], targets, noise)
+        planned = self._session.traced
+        session = self._traced(feeds)
+        if session.traced is not planned and _ops(session.traced) != _ops(planned):
+            raise InputRefusedError(
+                what="the samples have another length than those that the layers were found with",
+                path=self._path,
+                why="the model computes with other operations at this length",
+                fix="Give samples of this length when layers are listed",
+            )
+        return session.run([feeds[spec.name] for spec in self._inputs.specs], targets, noise)
 
     def refresh(self, path: Path | None) -> bool:
         """See `Engine`. A graph that holds numbers which are others now is traced anew when it is needed."""
@@ -111,16 +114,35 @@ class TensorFlowEngine:
             self._session.close()
         self._session = self._key = None
 
+    def _traced(self, feeds: Mapping[str, Array] | None) -> Session:
+        """Return the session for samples of these shapes, made anew where they are others than before."""
+        shapes = [self._shape(spec, feeds) for spec in self._inputs.specs]
+        if self._session is None or self._key != shapes:
+            traced = trace(self._model, self._inputs, shapes, self._framework, self._path)
+            self.close()
+            self._held = _held(self._model, self._framework)
+            self._session = self._opened(traced)
+            self._key = shapes
+        return self._session
+
     def _opened(self, traced: Traced) -> Session:
         session = Session(self._framework.runner, traced, self.device.name, self._path)
         session.load()
         return session
 
-    def _shape(self, name: str, feeds: Mapping[str, Array] | None) -> tuple[tuple[int | None, ...], str]:
-        spec = next(spec for spec in self._inputs.specs if spec.name == name)
-        if spec.declared or feeds is None:
+    def _shape(
+        self, spec: InputSpec, feeds: Mapping[str, Array] | None
+    ) -> tuple[tuple[int | None, ...], str]:
+        if feeds is None:
             return spec.shape, spec.dtype.name
-        return (None, *feeds[name].shape[1:]), feeds[name].dtype.name
+        # Lengths that the model leaves open are those of the samples: with more than the batch unknown, some
+        # layers of Keras (TimeDistributed) make graphs that compute something else.
+        dtype = spec.dtype if spec.declared else feeds[spec.name].dtype
+        return (*spec.shape[:1], *feeds[spec.name].shape[1:]), dtype.name
+
+
+def _ops(traced: Traced) -> list[tuple[str, str]]:
+    return [(node.name, node.op) for node in traced.definition.node]
 
 
 def _held(model: Any, framework: Framework) -> dict[str, str]:
