@@ -106,6 +106,48 @@ def test_pytorch_and_keras_alike(make: ModuleType, inputs: dict[str, Array]) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("middle", "words", "exports"),
+    [
+        (lambda: [layers.LayerNormalization(), layers.ReLU()], "layernormalization>relu", "both"),
+        (lambda: [layers.LayerNormalization(scale=False, center=False)], "layernormalization", "both"),
+        (lambda: [layers.RMSNormalization()], "rmsnormalization", "both"),
+        (lambda: [layers.Activation("log_sigmoid")], "logsigmoid", "both"),
+        (lambda: [layers.Activation("softplus")], "softplus", "both"),
+        (lambda: [layers.Activation("hard_tanh")], "clip", "both"),
+        (lambda: [layers.Activation("celu")], "celu", "saved model"),
+        (lambda: [layers.Activation("hard_shrink")], "shrink", "saved model"),
+        (lambda: [layers.Activation("soft_shrink")], "shrink", "saved model"),
+    ],
+)
+def test_what_graphs_spell_as_several_ops_is_one(
+    middle: Callable[[], list[Any]], words: str, exports: str, tmp_path: Path
+) -> None:
+    """tf2onnx writes some with ops that onnxruntime lacks, or with the shape of the batch."""
+    require("tf2onnx")
+    x = inner = keras.Input((12,), name="x")
+    first = layers.Dense(6)(inner)
+    for part in middle():
+        first = part(first)
+    join = layers.LayerNormalization()(layers.Add()([layers.Dense(6)(first), first]))
+    model = models.randomised(keras.Model(x, layers.Dense(2)(join)))
+    batch = models.normal(40, 12)
+    live = opened(model)
+    want = [f"linear>{words}", "linear", "add>layernormalization", "linear"]
+    assert [layer.signature for layer in live.layers()] == want
+    sources = [opened(models.saved_model(model, tmp_path))]
+    if exports == "both":
+        path = tmp_path / "model.onnx"
+        models.quietly(lambda: model.export(path, format="onnx", verbose=False))
+        sources.append(onnx_models.opened(path))
+    for source in sources:
+        assert [layer.signature for layer in source.layers()] == want
+        for noise in (None, Noise({"L000": 0.3, "L001": 0.3}, seed=3)):
+            a, b = runs(live, batch, noise), runs(source, batch, noise)
+            assert all(np.abs(b[key] - value).max() < 4 * ROUNDING for key, value in a.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     "maker",
     [contract.shared_layer, contract.residual, contract.nested, contract.ids, contract.noisy_training],
 )

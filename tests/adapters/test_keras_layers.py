@@ -138,6 +138,18 @@ def test_layers_of_sequences() -> None:
     assert found["L005"].unit_shape == (3,)
 
 
+@pytest.mark.parametrize("reduce", ["max", "min", "sum"])
+def test_a_reduction_is_no_op_of_the_same_name(reduce: str) -> None:
+    """TensorFlow calls them Max, Min and Sum, as ONNX calls ops on each element."""
+
+    def reduced(h: Any) -> Any:
+        return getattr(keras.ops, reduce)(h, axis=1)
+
+    model = stacked(layers.Conv1D(4, 3, name="conv"), reduced, layers.Dense(2, name="out"), shape=(9, 3))
+    assert listed(model) == [("conv", "conv", "h"), ("out", "linear", "o")]
+    assert extracts(model, (9, 3))["L000"].unit_shape == (4, 7)
+
+
 def test_lengths_that_are_left_open_are_those_of_the_samples(tmp_path: Path) -> None:
     """With batch and length unknown, `TimeDistributed` makes a graph that mixes samples and times."""
     models = {

@@ -75,6 +75,73 @@ def test_a_network_is_the_same_live_and_from_every_exporter(name: str, std: floa
     assert furthest(both_ways(live, x.numpy(), std), both_ways(file, x.numpy(), std)) < tolerance
 
 
+class Between(nn.Module):  # type: ignore[misc]
+    """Two layers with something between them."""
+
+    def __init__(self, middle: Any) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(12, 8), middle, nn.Linear(8, 2)
+
+    def forward(self, x: Any) -> Any:
+        return self.last(self.middle(self.first(x)))
+
+
+def rms(h: Any) -> Any:
+    return h * torch.rsqrt((h**2).mean(-1, keepdim=True) + 1e-6)
+
+
+def standardised(h: Any) -> Any:
+    centred = h - h.mean(-1, keepdim=True)
+    return torch.relu(centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("middle", "words", "exporters"),
+    [
+        (nn.Softplus(), "softplus", "both"),
+        (nn.Softplus(2.0, 5.0), "softplus", "both"),
+        (nn.LogSigmoid(), "logsigmoid", "both"),
+        (nn.Hardshrink(), "shrink", "both"),
+        (nn.Softshrink(), "shrink", "both"),
+        (nn.Threshold(0.1, 0.0), "thresholdedrelu", "dynamo"),
+        (lambda h: torch.where(h > 0, h, 0.3 * h), "thresholdedrelu", "both"),
+        (lambda h: h * (h > 0), "thresholdedrelu", "both"),
+        (lambda h: h.clamp(min=0), "clip", "both"),
+        (lambda h: torch.maximum(h, torch.zeros(())), "clip", "both"),
+        (nn.RMSNorm(8), "rmsnormalization", "dynamo"),
+        (rms, "rmsnormalization", "both"),
+        (standardised, "layernormalization>relu", "both"),
+        (nn.Sequential(nn.LayerNorm(8), nn.SiLU()), "layernormalization>silu", "both"),
+    ],
+)
+def test_what_exporters_spell_as_several_ops_is_one(middle: Any, words: str, exporters: str) -> None:
+    model, x = nets.seeded(lambda: Between(middle)), normal(40, 12)
+    live = nets.opened(model)
+    for dynamo in (True, False) if exporters == "both" else (True,):
+        file = exported(model, x, dynamo=dynamo)
+        for adapter in (live, file):
+            name = adapter.inputs()[0].name
+            assert [y.signature for y in adapter.layers({name: x})] == [f"linear>{words}", "linear"]
+        assert furthest(both_ways(live, x, 0.3), both_ways(file, x, 0.3)) < 2e-6
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        lambda h: h.max(-1, keepdim=True).values.expand(-1, 8),
+        lambda h: h + rms(h),
+        lambda h: h * h.mean(-1, keepdim=True),
+        lambda h: h - h.mean(-1, keepdim=True),
+    ],
+)
+def test_what_only_looks_like_an_activation_is_no_part_of_a_layer(middle: Any) -> None:
+    model, x = nets.seeded(lambda: Between(middle)), normal(40, 12)
+    live = nets.opened(model)
+    found = live.layers({live.inputs()[0].name: x})
+    assert [y.signature for y in found if y.kind != "residual"] == ["linear", "linear"]
+
+
 RESNET = """
 L000 conv1 conv>relu
 L001 layer1.0.conv1 conv>relu

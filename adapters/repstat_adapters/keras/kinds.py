@@ -61,6 +61,7 @@ _ACTIVATIONS: Mapping[str, str] = {
     "hard_tanh": "Clip",
     "hard_shrink": "Shrink",
     "leaky_relu": "LeakyRelu",
+    "log_sigmoid": "LogSigmoid",
     "log_softmax": "LogSoftmax",
     "mish": "Mish",
     "relu": "Relu",

@@ -70,6 +70,7 @@ _NAMES: Mapping[str, str] = {
     "special_softmax": "Softmax",
     "log_softmax": "LogSoftmax",
     "_log_softmax": "LogSoftmax",
+    "log_sigmoid_forward": "LogSigmoid",
     "special_log_softmax": "LogSoftmax",
     "sin": "Sin",
     "hardshrink": "Shrink",
@@ -96,6 +97,22 @@ _NAMES: Mapping[str, str] = {
     "special_erf": "Erf",
     "minimum": "Min",
     "maximum": "Max",
+    "rsqrt": "Rsqrt",
+    "reciprocal": "Reciprocal",
+    "sign": "Sign",
+    "sgn": "Sign",
+    "where": "Where",
+    "gt": "Greater",
+    "greater": "Greater",
+    "ge": "GreaterOrEqual",
+    "greater_equal": "GreaterOrEqual",
+    "lt": "Less",
+    "less": "Less",
+    "le": "LessOrEqual",
+    "less_equal": "LessOrEqual",
+    "logical_and": "And",
+    "logical_or": "Or",
+    "logical_not": "Not",
     "view": "Reshape",
     "_unsafe_view": "Reshape",
     "reshape": "Reshape",
@@ -200,6 +217,8 @@ def op_type(func: Any, arguments: Mapping[str, Any]) -> str:
         return "ConvTranspose"
     if name in {"div", "divide"} and arguments.get("rounding_mode"):
         return "DivRounded"
+    if name in {"max", "min"}:
+        return name.capitalize() if "other" in arguments else f"Reduce{name.capitalize()}"
     return _NAMES.get(name) or "".join(part.capitalize() for part in name.split("_") if part)
 
 

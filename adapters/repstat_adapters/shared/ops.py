@@ -103,6 +103,7 @@ ACTIVATIONS = frozenset(
         "Silu",
         "Clip",
         "Softmax",
+        "LogSigmoid",
         "LogSoftmax",
         "Hardmax",
         "Sin",
@@ -124,7 +125,15 @@ SYNONYMS: Mapping[str, str] = {
     "SimplifiedLayerNormalization": "rmsnormalization",
 }
 
-ELEMENTWISE = frozenset(
+COMPARISONS = frozenset(
+    ["And", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Sign", "Where"]
+)
+"""Of functions that are put together from pieces."""
+
+MOMENTS = frozenset({"ReduceMean", "Reciprocal", "Rsqrt", "SquaredDifference"})
+"""Beside elementwise ops, in the spellings of normalisations."""
+
+ELEMENTWISE = COMPARISONS | frozenset(
     [
         "Add",
         "Sub",
@@ -139,6 +148,7 @@ ELEMENTWISE = frozenset(
         "Clip",
         "Relu",
         "Exp",
+        "Expm1",
         "Log",
         "Neg",
         "Min",
