@@ -33,6 +33,7 @@ def command(
     """
     from repstat.checkpoints import find_models
     from repstat.discovery import open_model
+    from repstat.skipped import skipped_notes
 
     max_memory = max_memory or default_limit()
     watched(timeout, max_memory)
@@ -41,8 +42,11 @@ def command(
     try:
         layers = adapter.layers()
         inputs = adapter.inputs()
+        notes = list(skipped_notes(adapter.provenance()))
     finally:
         adapter.close()
+    for note in notes:
+        say(f"repstat: {note}")
     if as_json:
         for layer in layers:
             record = asdict(layer) | {"dtype": layer.dtype.name, "n_units": layer.n_units}
