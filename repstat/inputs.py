@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstat.adapter import Array, InputSpec, is_numeric
+from repstat.datasets import refuse_dataset
 from repstat.errors import InputRefusedError
 
 SYNTHETIC_SAMPLES = 1024
@@ -123,7 +124,7 @@ def as_arrays(inputs: Mapping[str, Any] | Any, source: str) -> dict[str, Array]:
     Raises
     ------
     InputRefusedError
-        It cannot be read as an array (a tensor with a gradient, say), or is masked.
+        It cannot be read as an array (a tensor with a gradient, say), is masked, or is a data set.
     """
     arrays = {}
     for name, value in (inputs if isinstance(inputs, Mapping) else {"inputs": inputs}).items():
@@ -134,6 +135,7 @@ def as_arrays(inputs: Mapping[str, Any] | Any, source: str) -> dict[str, Array]:
                 why="a model does not see the mask",
                 fix="Select the samples first and pass a plain array",
             )
+        refuse_dataset(value, f"input {name!r}", source)
         try:
             arrays[name] = np.asanyarray(value)
         except (TypeError, ValueError, RuntimeError) as error:  # a tensor says what it lacks
@@ -248,6 +250,7 @@ def label_classes(
     InputRefusedError
         Labels of another length, shape or kind.
     """
+    refuse_dataset(labels, "what is given for labels", source)
     array = np.asarray(labels)
     if array.ndim == 2 and 1 in array.shape:
         array = array.ravel()

@@ -36,6 +36,55 @@ def test_fortran_order_is_made_contiguous() -> None:
     assert inputs.batch([FLOAT], 0, 5)["x"].flags.c_contiguous
 
 
+class Framed:
+    """As data sets of frameworks are, whose base class tells where they are from."""
+
+    def __iter__(self):
+        raise AssertionError("data sets may be endless")
+
+
+@pytest.mark.parametrize(
+    ("module", "fix"),
+    [
+        (
+            "tensorflow.python.data.ops.batch_op",
+            "np.concatenate([x for x, y in dataset.as_numpy_iterator()])",
+        ),
+        ("torch.utils.data.dataloader", "np.concatenate([x.numpy() for x, y in loader])"),
+        ("torch.utils.data.dataset", "np.stack([x for x, y in dataset])"),
+        ("keras.src.trainers.data_adapters.py_dataset_adapter", "np.concatenate([dataset[i][0] for i in"),
+        ("datasets.arrow_dataset", "np.asarray(dataset.with_format('numpy')"),
+    ],
+)
+def test_data_sets_are_refused_in_words(module: str, fix: str) -> None:
+    base = type("Base", (Framed,), {"__module__": module})
+    dataset = type("Mine", (base,), {"__module__": "my.own"})()
+    for call in (
+        lambda: as_arrays(dataset, "arrays"),
+        lambda: as_arrays({"x": dataset}, "arrays"),
+        lambda: with_labels(check_inputs({"x": samples()}, [FLOAT], source="x"), dataset),
+    ):
+        with pytest.raises(InputRefusedError) as caught:
+            call()
+        assert "is a data set, not an array in " in str(caught.value)
+        assert "found my.own.Mine, and data sets and loaders are not read." in str(caught.value)
+        assert f"Pass an array of all samples, in one order with the labels: {fix}" in str(caught.value)
+
+
+def test_a_generator_is_refused_in_words() -> None:
+    with pytest.raises(InputRefusedError, match=r"found builtins.generator, .* np.stack\(list\(samples\)\)"):
+        as_arrays((x for x in samples()), "arrays")
+
+
+def test_real_data_sets_of_pytorch_are_told() -> None:
+    torch = require("torch")
+    dataset = torch.utils.data.TensorDataset(torch.zeros(3, 4))
+    for given in (dataset, torch.utils.data.DataLoader(dataset)):
+        with pytest.raises(InputRefusedError, match="data sets and loaders are not read"):
+            as_arrays(given, "arrays")
+    assert as_arrays(torch.zeros(3, 4), "arrays")["inputs"].shape == (3, 4)
+
+
 def test_a_conversion_is_noted() -> None:
     notes = check_inputs({"x": samples("float64")}, [FLOAT], source="x").notes
     assert notes == ("input 'x' was converted from float64 to float32",)
