@@ -149,7 +149,7 @@ def plan_extraction(
         if data.inputs is None:
             checked = synthetic_inputs(specs, seed=seed)
         else:
-            named = as_arrays(data.inputs, data.inputs_source)
+            named = as_arrays(data.inputs, data.inputs_source, [spec.name for spec in specs])
             checked = check_inputs(named, specs, source=data.inputs_source, cast=cast)
         checked = with_labels(checked, data.labels, data.labels_source)
         some = probe(adapter, checked)

@@ -36,6 +36,19 @@ def test_fortran_order_is_made_contiguous() -> None:
     assert inputs.batch([FLOAT], 0, 5)["x"].flags.c_contiguous
 
 
+@pytest.mark.parametrize("n", [5, 6])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_is_not_taken_for_several_inputs(kind: type, n: int) -> None:
+    """Arrays of one shape would be stacked, which is no error of NumPy's."""
+    with pytest.raises(InputRefusedError) as caught:
+        as_arrays(kind([samples(), samples(n=n)]), "arrays", ["left", "right"])
+    assert str(caught.value) == (
+        f"the inputs have no names in arrays: found a {kind.__name__} of 2, and the model has 2 inputs. "
+        "Pass a dictionary of arrays by input name, {'left': ..., 'right': ...}."
+    )
+    assert as_arrays(samples().tolist(), "arrays", ["x"])["inputs"].shape == (5, 4)
+
+
 class Framed:
     """As data sets of frameworks are, whose base class tells where they are from."""
 
