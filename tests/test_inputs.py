@@ -342,7 +342,17 @@ def test_metrics_are_read_by_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch,loss\n1,2\n", "no column 'step' in .*found the columns 'epoch', 'loss'"),
+        (
+            "loss\n2\n",
+            "no column 'step' in .*found the columns 'loss'. Give a header with step and one column",
+        ),
+        (
+            "epoch,loss\n0,2\n",
+            "no column 'step' in .*found the columns 'epoch', 'loss', and epochs are not taken for steps: "
+            "one logger counts them from 0, another from 1. Add a column step with the steps of the "
+            r"checkpoints; of Keras' CSVLogger, whose epochs begin at 0, it is epoch \+ 1 for files that "
+            r"ModelCheckpoint named by \{epoch\}, which begins at 1\.",
+        ),
         ("step,loss\n1,x\n", "a cell is not a number in .*line 2"),
         ("step,loss\n1,2\n1,3\n", "step 1 comes twice in .*line 3"),
         ("", "no column 'step'"),
