@@ -252,7 +252,7 @@ class StoreWriter:
             raise UsageError(
                 what=f"{file.path} was made differently",
                 why=why,
-                fix="Pass --overwrite to start again, or give another -o.",
+                fix="Pass --overwrite (overwrite=True) to start again, or give another output (-o, store=).",
             )
         return file.sharing(self._header.samples)
 
@@ -386,7 +386,7 @@ class StoreWriter:
 
 def _check_arguments(n_realizations: int, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
-        raise UsageError(what="--resume and --overwrite exclude each other", fix="Pass one of them.")
+        raise UsageError(what="resume and overwrite exclude each other", fix="Pass one of them.")
     if n_realizations < 1:
         raise UsageError(what=f"{n_realizations} realizations cannot be stored", fix="Ask for 1 or more.")
 
