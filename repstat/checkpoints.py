@@ -16,7 +16,7 @@ from typing import Any
 from repstat.adapter import AdapterModule
 from repstat.discovery import existing_model, find_adapters, reader_of
 from repstat.errors import UsageError
-from repstat.naming import natural_key
+from repstat.naming import by_reason, natural_key
 
 _NOT_WEIGHTS = re.compile(
     r"(?P<what>optimi[sz]er|optim|scheduler|scaler|rng[-_]?state|random[-_]?states?|training[-_]args|"
@@ -25,7 +25,6 @@ _NOT_WEIGHTS = re.compile(
 )
 _SIDE_FILES = re.compile(r"\.data-\d{5}-of-\d{5}$|\.onnx[._]data$")
 """Belong to a file that is a checkpoint itself: shards of TensorFlow, external weights of ONNX."""
-_LISTED = 4
 
 Reader = Callable[[object], AdapterModule | None]
 """Tells which adapter accepts a path. Looking for the adapters takes milliseconds: once for all paths."""
@@ -124,11 +123,7 @@ def _model_at(path: Path, reader: Reader) -> tuple[Path | None, str]:
 
 
 def _notes(skipped: Sequence[Skipped]) -> Iterator[str]:
-    """Say what was left out, once per reason."""
-    for why in dict.fromkeys(one.why for one in skipped):
-        names = [one.path.name for one in skipped if one.why == why]
-        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-        yield f"{', '.join(names[:_LISTED])}{more}: {why}"
+    return by_reason([(one.path.name, one.why) for one in skipped])
 
 
 def _nothing(place: str, empty: str, skipped: Sequence[Skipped]) -> UsageError:

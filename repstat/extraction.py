@@ -16,7 +16,7 @@ import numpy as np
 from repstat.adapter import Adapter, AdapterOptions, Array, InputSpec, Layer
 from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError
-from repstat.filling import checkpoint_of, remaining
+from repstat.filling import checkpoint_of, remaining, told_how_to_go_on
 from repstat.noise import FIRST_CONDITIONAL
 from repstat.oddities import Oddities, UnitsOfLayers
 from repstat.passes import NoiseOptions
@@ -188,11 +188,16 @@ def run_extraction(
             return Path(output)
         progress.start("extracting", len(todo) * plan.passes.n_samples(plan.inputs.n_samples), "samples")
         oddities = Oddities(plan.layers)
+        sources = [
+            str(model) if isinstance(model, str | PathLike) else f"the model of step {step}"
+            for model, step in zip(plan.models, plan.steps, strict=True)
+        ]
         with OneModel(plan.options) as own:
             for model, step in todo:
-                adapter = (opened or own).open(model)
-                metrics = plan.metrics.get(step, {})
-                record(plan, writer, adapter, model, step, metrics, progress, oddities)
+                with told_how_to_go_on(writer, sources, plan.steps, step):
+                    adapter = (opened or own).open(model)
+                    metrics = plan.metrics.get(step, {})
+                    record(plan, writer, adapter, model, step, metrics, progress, oddities)
         for note in oddities.notes(writer.records, plan.inputs.n_samples):
             progress.note(note)
         return writer.finish()

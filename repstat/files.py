@@ -215,12 +215,7 @@ def read_metrics(path: Path) -> Mapping[int, Mapping[str, float]]:
         reader = csv.DictReader(lines)
         columns = reader.fieldnames or []
         if "step" not in columns:
-            raise InputRefusedError(
-                what="no column 'step'",
-                path=path,
-                why=f"found the columns {', '.join(map(repr, columns)) or 'none'}",
-                fix="Give a header with step and one column per metric",
-            )
+            raise _no_steps(path, columns)
         table: dict[int, dict[str, float]] = {}
         for number, row in enumerate(reader, start=2):
             try:
@@ -238,3 +233,16 @@ def read_metrics(path: Path) -> Mapping[int, Mapping[str, float]]:
                 )  # fmt: skip
             table[step] = values
     return table
+
+
+def _no_steps(path: Path, columns: Sequence[str]) -> InputRefusedError:
+    """Return the error for metrics without steps; epochs are none, which Keras alone counts in two ways."""
+    why = f"found the columns {', '.join(map(repr, columns)) or 'none'}"
+    fix = "Give a header with step and one column per metric"
+    if "epoch" in columns:
+        why += ", and epochs are not taken for steps: one logger counts them from 0, another from 1"
+        fix = (
+            "Add a column step with the steps of the checkpoints; of Keras' CSVLogger, whose epochs begin at "
+            "0, it is epoch + 1 for files that ModelCheckpoint named by {epoch}, which begins at 1"
+        )
+    return InputRefusedError(what="no column 'step'", path=path, why=why, fix=fix)

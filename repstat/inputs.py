@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repstat.adapter import Array, InputSpec, is_numeric
+from repstat.datasets import refuse_dataset
 from repstat.errors import InputRefusedError
 
 SYNTHETIC_SAMPLES = 1024
@@ -117,14 +118,32 @@ class Inputs:
         return block.reshape(len(block), -1).view(np.uint8)
 
 
-def as_arrays(inputs: Mapping[str, Any] | Any, source: str) -> dict[str, Array]:
+def as_arrays(inputs: Mapping[str, Any] | Any, source: str, names: Sequence[str] = ()) -> dict[str, Array]:
     """Return what a caller gives as arrays by name; one alone is called ``inputs``.
+
+    Parameters
+    ----------
+    inputs
+        One array, or several by name.
+    source
+        Where they come from, for messages.
+    names
+        The model's inputs, if it has several.
 
     Raises
     ------
     InputRefusedError
-        It cannot be read as an array (a tensor with a gradient, say), or is masked.
+        It is a list where the model has several inputs, cannot be read as an array (a tensor with a gradient,
+        say), is masked, or is a data set.
     """
+    if isinstance(inputs, list | tuple) and len(names) > 1:
+        keys = ", ".join(f"{name!r}: ..." for name in names)
+        raise InputRefusedError(
+            what="the inputs have no names",
+            path=source,
+            why=f"found a {type(inputs).__name__} of {len(inputs)}, and the model has {len(names)} inputs",
+            fix=f"Pass a dictionary of arrays by input name, {{{keys}}}",
+        )
     arrays = {}
     for name, value in (inputs if isinstance(inputs, Mapping) else {"inputs": inputs}).items():
         if isinstance(value, np.ma.MaskedArray):
@@ -134,6 +153,7 @@ def as_arrays(inputs: Mapping[str, Any] | Any, source: str) -> dict[str, Array]:
                 why="a model does not see the mask",
                 fix="Select the samples first and pass a plain array",
             )
+        refuse_dataset(value, f"input {name!r}", source)
         try:
             arrays[name] = np.asanyarray(value)
         except (TypeError, ValueError, RuntimeError) as error:  # a tensor says what it lacks
@@ -248,6 +268,7 @@ def label_classes(
     InputRefusedError
         Labels of another length, shape or kind.
     """
+    refuse_dataset(labels, "what is given for labels", source)
     array = np.asarray(labels)
     if array.ndim == 2 and 1 in array.shape:
         array = array.ravel()

@@ -1,6 +1,9 @@
 """Names as a person reads and sorts them, whoever chose them."""
 
 import re
+from collections.abc import Iterator, Sequence
+
+_LISTED = 4
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -16,3 +19,11 @@ def printable(text: str) -> str:
     becomes U+FFFD.
     """
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def by_reason(left_out: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Say what was left out, given as pairs of name and reason, once per reason; of many the first names."""
+    for why in dict.fromkeys(why for _, why in left_out):
+        names = [name for name, reason in left_out if reason == why]
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        yield f"{', '.join(names[:_LISTED])}{more}: {why}"

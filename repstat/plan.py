@@ -14,11 +14,12 @@ import numpy as np
 from repstat.adapter import Adapter, AdapterOptions, Array, Layer, Predicting
 from repstat.checkpoints import find_models
 from repstat.discovery import OneModel
-from repstat.errors import InputRefusedError, UsageError
+from repstat.errors import InputRefusedError, RepstatError, UsageError
 from repstat.files import read_data
 from repstat.inputs import Inputs, as_arrays, check_inputs, synthetic_inputs, with_labels
 from repstat.passes import NoiseOptions, Passes, plan_passes
 from repstat.selection import select_layers
+from repstat.skipped import skipped_notes
 from repstat.steps import assign_steps
 from repstat.store import Samples, predicted_bytes
 from repstat.version import __version__
@@ -148,12 +149,12 @@ def plan_extraction(
         if data.inputs is None:
             checked = synthetic_inputs(specs, seed=seed)
         else:
-            named = as_arrays(data.inputs, data.inputs_source)
+            named = as_arrays(data.inputs, data.inputs_source, [spec.name for spec in specs])
             checked = check_inputs(named, specs, source=data.inputs_source, cast=cast)
         checked = with_labels(checked, data.labels, data.labels_source)
         some = probe(adapter, checked)
         found = adapter.layers(some)
-        chosen = select_layers(found, layers)
+        chosen = _chosen(adapter, found, layers)
         passes = plan_passes(
             noise or NoiseOptions(), adapter, found, chosen, some, n_samples=checked.n_samples, seed=seed
         )
@@ -183,6 +184,7 @@ def plan_extraction(
             *found_models.notes,
             *checked.notes,
             *filter(None, [str(facts.get("run_batch_note", ""))]),
+            *skipped_notes(facts),
             *unmatched_metrics(data.metrics, steps),
         ),
     )
@@ -205,6 +207,16 @@ def _in_order(models: Sequence[Any], steps: Sequence[int] | None) -> tuple[tuple
 def probe(adapter: Adapter, inputs: Inputs) -> dict[str, Array]:
     """Return the first few samples: enough for a model to show the shapes it leaves open."""
     return inputs.batch(adapter.inputs(), 0, min(PROBE_SAMPLES, inputs.n_samples))
+
+
+def _chosen(adapter: Adapter, found: Sequence[Layer], selectors: Sequence[str]) -> tuple[Layer, ...]:
+    """Select layers; where that fails, the reason may be what the adapter skipped."""
+    try:
+        return select_layers(found, selectors)
+    except RepstatError as error:
+        for note in skipped_notes(adapter.provenance()):
+            error.add_note(f"{note[0].upper()}{note[1:]}.")
+        raise
 
 
 def _with_dtype(layers: Sequence[Layer], dtype: str | None) -> tuple[Layer, ...]:

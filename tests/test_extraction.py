@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import repstat
-from repstat.errors import UsageError
+from repstat.errors import InputRefusedError, UsageError
 
 
 @pytest.fixture
@@ -112,6 +112,13 @@ def test_resuming_after_a_model_changed_is_refused(
     first.write_bytes(trajectory[2].read_bytes())
     with pytest.raises(repstat.RepstatError, match=r"sha256|changed|differ"):
         repstat.extract([first, second], inputs, store=tmp_path / "a.h5", resume=True)
+
+
+def test_a_list_for_a_model_of_two_inputs_is_refused(tmp_path: Path) -> None:
+    model = Path(__file__).parents[1] / "fixtures" / "models" / "two_inputs.onnx"
+    x = np.zeros((5, 4), np.float32)
+    with pytest.raises(InputRefusedError, match="found a list of 2, and the model has 2 inputs"):
+        repstat.extract(model, [x, x], store=tmp_path / "a.h5")
 
 
 def test_resuming_with_other_inputs_is_refused(

@@ -311,7 +311,7 @@ def test_resume_overwrite_and_other_files(tmp_path: Path) -> None:
     repstat.import_arrays(first, store=store)
     before = store.read_bytes()
     with pytest.raises(
-        UsageError, match=r"already exists. Pass --overwrite, .*`import` complete a store with"
+        UsageError, match=r"already exists. Pass --overwrite .*`import` and recorders complete a store"
     ):
         repstat.import_arrays(first, store=store)
     repstat.import_arrays(first, store=store, resume=True)

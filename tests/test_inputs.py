@@ -36,6 +36,68 @@ def test_fortran_order_is_made_contiguous() -> None:
     assert inputs.batch([FLOAT], 0, 5)["x"].flags.c_contiguous
 
 
+@pytest.mark.parametrize("n", [5, 6])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_is_not_taken_for_several_inputs(kind: type, n: int) -> None:
+    """Arrays of one shape would be stacked, which is no error of NumPy's."""
+    with pytest.raises(InputRefusedError) as caught:
+        as_arrays(kind([samples(), samples(n=n)]), "arrays", ["left", "right"])
+    assert str(caught.value) == (
+        f"the inputs have no names in arrays: found a {kind.__name__} of 2, and the model has 2 inputs. "
+        "Pass a dictionary of arrays by input name, {'left': ..., 'right': ...}."
+    )
+    assert as_arrays(samples().tolist(), "arrays", ["x"])["inputs"].shape == (5, 4)
+
+
+class Framed:
+    """As data sets of frameworks are, whose base class tells where they are from."""
+
+    def __iter__(self):
+        raise AssertionError("data sets may be endless")
+
+
+@pytest.mark.parametrize(
+    ("module", "fix"),
+    [
+        (
+            "tensorflow.python.data.ops.batch_op",
+            "np.concatenate([x for x, y in dataset.as_numpy_iterator()])",
+        ),
+        ("torch.utils.data.dataloader", "np.concatenate([x.numpy() for x, y in loader])"),
+        ("torch.utils.data.dataset", "np.stack([x for x, y in dataset])"),
+        ("keras.src.trainers.data_adapters.py_dataset_adapter", "np.concatenate([dataset[i][0] for i in"),
+        ("datasets.arrow_dataset", "np.asarray(dataset.with_format('numpy')"),
+    ],
+)
+def test_data_sets_are_refused_in_words(module: str, fix: str) -> None:
+    base = type("Base", (Framed,), {"__module__": module})
+    dataset = type("Mine", (base,), {"__module__": "my.own"})()
+    for call in (
+        lambda: as_arrays(dataset, "arrays"),
+        lambda: as_arrays({"x": dataset}, "arrays"),
+        lambda: with_labels(check_inputs({"x": samples()}, [FLOAT], source="x"), dataset),
+    ):
+        with pytest.raises(InputRefusedError) as caught:
+            call()
+        assert "is a data set, not an array in " in str(caught.value)
+        assert "found my.own.Mine, and data sets and loaders are not read." in str(caught.value)
+        assert f"Pass an array of all samples, in one order with the labels: {fix}" in str(caught.value)
+
+
+def test_a_generator_is_refused_in_words() -> None:
+    with pytest.raises(InputRefusedError, match=r"found builtins.generator, .* np.stack\(list\(samples\)\)"):
+        as_arrays((x for x in samples()), "arrays")
+
+
+def test_real_data_sets_of_pytorch_are_told() -> None:
+    torch = require("torch")
+    dataset = torch.utils.data.TensorDataset(torch.zeros(3, 4))
+    for given in (dataset, torch.utils.data.DataLoader(dataset)):
+        with pytest.raises(InputRefusedError, match="data sets and loaders are not read"):
+            as_arrays(given, "arrays")
+    assert as_arrays(torch.zeros(3, 4), "arrays")["inputs"].shape == (3, 4)
+
+
 def test_a_conversion_is_noted() -> None:
     notes = check_inputs({"x": samples("float64")}, [FLOAT], source="x").notes
     assert notes == ("input 'x' was converted from float64 to float32",)
@@ -280,7 +342,17 @@ def test_metrics_are_read_by_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch,loss\n1,2\n", "no column 'step' in .*found the columns 'epoch', 'loss'"),
+        (
+            "loss\n2\n",
+            "no column 'step' in .*found the columns 'loss'. Give a header with step and one column",
+        ),
+        (
+            "epoch,loss\n0,2\n",
+            "no column 'step' in .*found the columns 'epoch', 'loss', and epochs are not taken for steps: "
+            "one logger counts them from 0, another from 1. Add a column step with the steps of the "
+            r"checkpoints; of Keras' CSVLogger, whose epochs begin at 0, it is epoch \+ 1 for files that "
+            r"ModelCheckpoint named by \{epoch\}, which begins at 1\.",
+        ),
         ("step,loss\n1,x\n", "a cell is not a number in .*line 2"),
         ("step,loss\n1,2\n1,3\n", "step 1 comes twice in .*line 3"),
         ("", "no column 'step'"),

@@ -208,9 +208,9 @@ def test_what_cannot_be_recorded_is_said(tmp_path: Path, model: onnx.ModelProto)
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "already exists"),
+        ({}, r"already exists. Pass .*\(overwrite=True\), or .*store=\); .* recorders .*\(resume=True\)"),
         ({"layers": "nobody"}, "nobody"),
-        ({"overwrite": True, "resume": True}, "exclude each other"),
+        ({"overwrite": True, "resume": True}, "^resume and overwrite exclude each other"),
     ],
 )
 def test_a_recorder_that_is_refused_lets_go_of_the_model(

@@ -1,6 +1,7 @@
 """``repstat inspect``: what is in a store or a results file."""
 
 import json
+from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 from repstat.child import STORE_GATE
 from repstat.cli.options import UNKNOWN_ENTROPY, plural
 from repstat.naming import printable
+from repstat.skipped import skipped_layers
 
 if TYPE_CHECKING:
     from repstat.results import Results
@@ -27,7 +29,7 @@ def command(file: str, as_json: bool) -> None:
         click.echo(json.dumps(facts, allow_nan=False))
         return
     for name, value in facts.items():
-        if isinstance(value, list):
+        if isinstance(value, list) and value:
             click.echo(f"{name}:")
             for item in value:
                 cells = "  ".join(f"{k} {v}" for k, v in item.items() if v not in (None, "", {}))
@@ -35,7 +37,7 @@ def command(file: str, as_json: bool) -> None:
         elif name == "input_entropy":
             known = f"{value:.4f} nats, the ceiling of I(X;T)" if value is not None else UNKNOWN_ENTROPY
             click.echo(f"{name}: {known}")
-        elif value not in (None, "", {}):
+        elif value not in (None, "", {}, []):
             click.echo(f"{name}: {printable(str(value))}")
 
 
@@ -74,6 +76,7 @@ def _store_facts(path: Path, store: "Store") -> dict[str, Any]:
             }
             for view in store.layers.values()
         ],
+        "skipped": skipped_layers(_adapters(store)),
         "checkpoints": [
             {
                 "step": c.step,
@@ -86,6 +89,13 @@ def _store_facts(path: Path, store: "Store") -> dict[str, Any]:
         ],
         **_noise_facts(store),
     }
+
+
+def _adapters(store: "Store") -> Iterator[dict[str, Any]]:
+    """Yield what the adapters said; what was imported has none."""
+    for record in store.provenance:
+        if isinstance(adapter := record.get("adapter"), dict):
+            yield adapter
 
 
 def _noise_facts(store: "Store") -> dict[str, Any]:

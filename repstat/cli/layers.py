@@ -1,6 +1,7 @@
 """``repstat layers``: what can be recorded from a model."""
 
 import json
+import shlex
 from dataclasses import asdict
 from typing import Unpack
 
@@ -9,7 +10,7 @@ import click
 from repstat.adapter import AdapterOptions
 from repstat.cli import say
 from repstat.cli.guard import watched
-from repstat.cli.options import ModelOptions, limit_options, model_options, plural
+from repstat.cli.options import ModelOptions, given_options, limit_options, model_options, plural
 from repstat.memory import default_limit
 from repstat.naming import printable
 
@@ -33,6 +34,7 @@ def command(
     """
     from repstat.checkpoints import find_models
     from repstat.discovery import open_model
+    from repstat.skipped import skipped_notes
 
     max_memory = max_memory or default_limit()
     watched(timeout, max_memory)
@@ -41,8 +43,11 @@ def command(
     try:
         layers = adapter.layers()
         inputs = adapter.inputs()
+        notes = list(skipped_notes(adapter.provenance()))
     finally:
         adapter.close()
+    for note in notes:
+        say(f"repstat: {note}")
     if as_json:
         for layer in layers:
             record = asdict(layer) | {"dtype": layer.dtype.name, "n_units": layer.n_units}
@@ -69,4 +74,5 @@ def command(
         say(f"input {spec.name}: {spec.dtype} ({shape})")
     PipeConsole(width=None if PipeConsole().is_terminal else 120).print(table)
     hidden = sum(layer.kind == "hidden" for layer in layers)
-    say(f"{plural(hidden, 'hidden layer')} would be recorded by: repstat extract {model}")
+    same = shlex.join(["repstat", "extract", model, *given_options()])
+    say(f"{plural(hidden, 'hidden layer')} would be recorded by: {same}")

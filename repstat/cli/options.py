@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from repstat.cli import say
 from repstat.errors import UsageError
@@ -121,6 +122,19 @@ class ModelOptions(TypedDict):
     threads: int | None
     model_factory: str | None
     trust_model: bool
+
+
+def given_options() -> list[str]:
+    """Return what was typed of `model_options` and ``--max-memory``, for another command on the model."""
+    context = click.get_current_context()
+    words = list[str]()
+    for option in context.command.params:
+        name = option.name or ""
+        opens = name in ModelOptions.__annotations__ or name == "max_memory"
+        if opens and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            value = context.params[name]
+            words += [option.opts[0]] if value is True else [option.opts[0], str(value)]
+    return words
 
 
 def layer_option(command: F) -> F:

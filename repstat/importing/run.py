@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from repstat.adapter import Array, Layer
-from repstat.filling import checkpoint_of, remaining
+from repstat.filling import checkpoint_of, remaining, told_how_to_go_on
 from repstat.importing.plan import ImportPlan, plan_import, refused
 from repstat.importing.recordings import Recording, as_checkpoints
 from repstat.oddities import Oddities
@@ -139,8 +139,10 @@ def run_import(
             return Path(output)
         progress.start("importing", len(todo) * len(plan.layers) * plan.samples.n, "activations")
         oddities = Oddities(plan.layers)
+        sources = [str(recording.path or recording.name) for recording in plan.recordings]
         for recording, step in todo:
-            _record(plan, writer, recording, step, hashes[step], progress, oddities)
+            with told_how_to_go_on(writer, sources, plan.steps, step):
+                _record(plan, writer, recording, step, hashes[step], progress, oddities)
         for note in oddities.notes(writer.records, plan.samples.n):
             progress.note(note)
         return writer.finish()

@@ -78,7 +78,7 @@ class OutputLock:
                 what="cannot lock the output",
                 path=self._output,
                 why=f"{self._path.name} is in the way: it is not a plain file",
-                fix="Remove it, or give another -o.",
+                fix="Remove it, or give another output (-o, store=).",
             ) from error
 
     def _lock(self, descriptor: int) -> None:
@@ -89,7 +89,7 @@ class OutputLock:
                 what="another process is writing",
                 path=self._output,
                 why=f"it holds {self._path.name}",
-                fix="Wait for it, or give another -o.",
+                fix="Wait for it, or give another output (-o, store=).",
             ) from error
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):

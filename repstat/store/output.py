@@ -25,7 +25,7 @@ def located(path: str | PathLike[str]) -> Path:
     """
     text = fspath(path)
     if "\0" in text or not (found := Path(os.path.abspath(text))).name:  # noqa: PTH100
-        raise UsageError(what=f"cannot write a store to {text!r}", fix="Name a file with -o.")
+        raise UsageError(what=f"cannot write a store to {text!r}", fix="Name a file (-o, store=).")
     return found
 
 
@@ -58,9 +58,11 @@ def check_parent(output: Path) -> None:
     """
     folder = output.parent
     if not folder.is_dir():
-        raise UsageError(what=f"the folder {folder} does not exist", fix="Create it, or give another -o.")
+        raise UsageError(
+            what=f"the folder {folder} does not exist", fix="Create it, or give another output (-o, store=)."
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(what=f"the folder {folder} is not writable", fix="Give another -o.")
+        raise UsageError(what=f"the folder {folder} is not writable", fix="Give another output (-o, store=).")
 
 
 def check_replaceable(output: Path, *, overwrite: bool) -> None:
@@ -72,9 +74,9 @@ def check_replaceable(output: Path, *, overwrite: bool) -> None:
         If it exists and `overwrite` is False, or it is anything but an activation store.
     """
     if output.is_symlink():
-        raise UsageError(what=f"{output} is a link", fix="Give -o the name of a file that is not a link.")
+        raise UsageError(what=f"{output} is a link", fix="Name a file (-o, store=) that is not a link.")
     if output.is_dir():
-        raise UsageError(what=f"{output} is a folder", fix="Give -o the name of a file.")
+        raise UsageError(what=f"{output} is a folder", fix="Name a file (-o, store=).")
     if not output.exists():
         return
     if not overwrite:
@@ -83,7 +85,7 @@ def check_replaceable(output: Path, *, overwrite: bool) -> None:
         raise UsageError(
             what=f"will not overwrite {output}",
             why="it is not an activation store",
-            fix="Give another -o, or remove it yourself.",
+            fix="Give another output (-o, store=), or remove it yourself.",
         )
 
 
@@ -91,7 +93,8 @@ def exists_already(output: Path) -> UsageError:
     """Return the error for an output that nobody allowed to replace."""
     return UsageError(
         what=f"{output} already exists",
-        fix="Pass --overwrite, or give another -o; `extract` and `import` complete a store with --resume.",
+        fix="Pass --overwrite (overwrite=True), or give another output (-o, store=); `extract`, `import` and "
+        "recorders complete a store with --resume (resume=True).",
     )
 
 
@@ -117,7 +120,8 @@ def check_space(output: Path, required: int) -> None:
         raise ResourceError(
             what=f"not enough space for {output}",
             why=f"need {format_bytes(required)}, {format_bytes(free)} free",
-            fix="Free some space, give another -o, or select fewer layers, samples or checkpoints.",
+            fix="Free some space, give another output (-o, store=), or select fewer layers, samples or "
+            "checkpoints.",
         )
 
 
@@ -130,12 +134,16 @@ def disk_errors(output: Path, kept: Callable[[], str] = lambda: "") -> Iterator[
         raise
     except PermissionError as error:
         raise UsageError(
-            what=f"cannot write {output}", why=error.strerror or str(error), fix="Give another -o."
+            what=f"cannot write {output}",
+            why=error.strerror or str(error),
+            fix="Give another output (-o, store=).",
         ) from error
     except OSError as error:
         if error.errno == errno.EROFS:
             raise UsageError(
-                what=f"cannot write {output}", why="the disk is read-only", fix="Give another -o."
+                what=f"cannot write {output}",
+                why="the disk is read-only",
+                fix="Give another output (-o, store=).",
             ) from error
         full = error.errno in _FULL
         raise ResourceError(

@@ -149,7 +149,7 @@ class FolderSwap:
             If the output is not a folder, or what is there is not ours.
         """
         if self._output.is_symlink() or (self._output.exists() and not self._output.is_dir()):
-            raise UsageError(what=f"{self._output} is not a folder", fix="Give another -o.")
+            raise UsageError(what=f"{self._output} is not a folder", fix="Give another output (-o, store=).")
         if not self._old.is_dir():
             return
         if self._output.exists():
@@ -175,7 +175,7 @@ class FolderSwap:
             raise UsageError(
                 what=f"will not write into the folder {self._output}",
                 why=f"it contains {foreign[0]!r}, which repstat did not write",
-                fix="Give another -o, or remove it yourself.",
+                fix="Give another output (-o, store=), or remove it yourself.",
             )
         return bool(names)
 

@@ -150,7 +150,7 @@ def check_output(path: Path, *, overwrite: bool, probe: bool = True) -> None:
             what="results exist already",
             path=path,
             why="nothing is overwritten unasked",
-            fix="Pass --overwrite, or name another file with -o",
+            fix="Pass --overwrite (overwrite=True), or name another file with -o",
         )
     if exists and not is_results(path):
         raise UsageError(

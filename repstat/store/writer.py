@@ -192,8 +192,13 @@ class StoreWriter:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
-        if error is not None and not isinstance(error, ResourceError) and self.done:
-            error.add_note(f"{self._kept()} Run the same command again to go on.")
+        if error is None or isinstance(error, ResourceError) or not self.done:
+            return
+        advice = "Run the same command again to go on."
+        if isinstance(error, Exception) and not isinstance(error, OSError | MemoryError):
+            # It would come again. What helps is said by whoever knows the checkpoint that was refused.
+            advice = "" if self._parts.folder == self._output else "Remove that folder to start anew."
+        error.add_note(f"{self._kept()} {advice}".strip())
 
     def _prepare(self) -> None:
         """Take stock of the output and of what an earlier run left."""
@@ -247,7 +252,7 @@ class StoreWriter:
             raise UsageError(
                 what=f"{file.path} was made differently",
                 why=why,
-                fix="Pass --overwrite to start again, or give another -o.",
+                fix="Pass --overwrite (overwrite=True) to start again, or give another output (-o, store=).",
             )
         return file.sharing(self._header.samples)
 
@@ -295,10 +300,8 @@ class StoreWriter:
     def _kept(self) -> str:
         if self._open_ended:
             return f"{len(self.done)} checkpoints are finished and kept in {self._parts.folder}."
-        return (
-            f"{len(self.done)} of {len(self.done.union(self._steps))} checkpoints are finished and kept in "
-            f"{self._parts.folder}."
-        )
+        n = len(self.done.union(self._steps))
+        return f"{len(self.done)} of {n} checkpoints are finished and kept in {self._parts.folder}."
 
     def drop_from(self, step: int) -> frozenset[int]:
         """Remove the checkpoints from `step` on, which belong to a training that was given up.
@@ -383,7 +386,7 @@ class StoreWriter:
 
 def _check_arguments(n_realizations: int, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
-        raise UsageError(what="--resume and --overwrite exclude each other", fix="Pass one of them.")
+        raise UsageError(what="resume and overwrite exclude each other", fix="Pass one of them.")
     if n_realizations < 1:
         raise UsageError(what=f"{n_realizations} realizations cannot be stored", fix="Ask for 1 or more.")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import repstat
 from tests.optional import require
 from tests.test_docs import BLOCK, ROOT
 
@@ -52,3 +53,8 @@ def test_the_how_to_runs(tmp_path: Path) -> None:
     assert "fc1" in done.stdout
     assert (work / "acts.results.h5").exists()
     assert "Traceback" not in done.stderr
+    with repstat.open_store(work / "mc.h5") as store:
+        assert [(one.step, one.epoch) for one in store.checkpoints] == [(1, 1), (2, 2)]
+        named = sorted((work / "mc").iterdir())
+        losses = [f"{one.metrics['val_loss']:.3f}" for one in store.checkpoints]
+        assert [path.name for path in named] == [f"e{i}-{loss}.keras" for i, loss in enumerate(losses, 1)]

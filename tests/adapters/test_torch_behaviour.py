@@ -206,7 +206,6 @@ def test_numbers_that_leave_pytorch_and_come_back_still_depend_on_the_samples() 
     ]  # what is behind NumPy is not seen
     (skipped,) = adapter.provenance()["skipped"]
     assert "outside PyTorch is not seen" in skipped["why"]
-    assert "outside PyTorch is not seen" in adapter.provenance()["run_batch_note"]
 
 
 def test_packed_sequences_are_no_layer() -> None:
@@ -220,7 +219,7 @@ def test_packed_sequences_are_no_layer() -> None:
 
     adapter = nets.opened(Said.of(forward, g=nn.LSTM(3, 4, batch_first=True), f=nn.Linear(4, 2)))
     assert [layer.name for layer in adapter.layers({"x": normal(5, 8, 3)})] == ["f"]
-    assert "packed sequences are not extracted" in adapter.provenance()["run_batch_note"]
+    assert "packed sequences are not extracted" in adapter.provenance()["skipped"][0]["why"]
 
 
 def test_threads_are_those_asked_for_and_given_back() -> None:

@@ -130,7 +130,11 @@ BAD = [
         3,
         "the arrays differ from those of step-0.npz in run/step-5: it has 'fc10' besides",
     ),
-    ("step-0.npz -o acts.h5", 2, "already exists. Pass --overwrite, or give another -o"),
+    (
+        "step-0.npz -o acts.h5",
+        2,
+        "already exists. Pass --overwrite (overwrite=True), or give another output (-o, store=)",
+    ),
     ("step-0.npz -o nowhere/a.h5", 2, "nowhere does not exist"),
     ("step-0.npz -o /", 2, "names no file"),
     ("step-0.npz --resume --overwrite", 2, "contradict each other"),

@@ -107,7 +107,9 @@ def test_another_identity_is_refused(path: Path, options: dict[str, Any], text: 
     interrupted(path)
     with pytest.raises(UsageError, match=text) as caught, writer(path, **options):
         pass
-    assert "Pass --overwrite to start again, or give another -o." in str(caught.value)
+    assert "Pass --overwrite (overwrite=True) to start again, or give another output (-o, store=)." in str(
+        caught.value
+    )
     with writer(path) as into:
         assert into.done == {0, 10}
 
@@ -126,7 +128,10 @@ def test_an_existing_output_is_left_alone(path: Path, folder: bool) -> None:
     write(path, folder=folder)
     before = path.stat().st_mtime_ns
     with (
-        pytest.raises(UsageError, match=r"acts.h5 already exists. Pass --overwrite"),
+        pytest.raises(
+            UsageError,
+            match=r"acts.h5 already exists. Pass --overwrite \(overwrite=True\), or give another output",
+        ),
         writer(path, folder=folder),
     ):
         pass

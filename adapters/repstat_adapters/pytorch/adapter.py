@@ -195,8 +195,7 @@ class TorchAdapter(BatchedAdapter):
         )
         plan = prober.plan(probe) if found else Plan({}, batch, ())
         if unseen := tuple(_unseen(path)):
-            note = "; ".join(filter(None, [plan.note, *dict.fromkeys(one["why"] for one in unseen)]))
-            plan = replace(plan, skipped=[*plan.skipped, *unseen], note=note)
+            plan = replace(plan, skipped=[*plan.skipped, *unseen])
         return plan, sequence_first
 
     def _probe(self, feeds: Mapping[str, Array] | None, batch: int | None) -> Mapping[str, Array]:
