@@ -75,6 +75,7 @@ _ACTIVATIONS: Mapping[str, str] = {
     "softsign": "Softsign",
     "swish": "Silu",
     "tanh": "Tanh",
+    "tanh_shrink": "Tanhshrink",
     "threshold": "ThresholdedRelu",
 }
 

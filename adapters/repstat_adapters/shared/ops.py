@@ -83,6 +83,7 @@ ACTIVATIONS = frozenset(
     [
         "Relu",
         "Tanh",
+        "Tanhshrink",
         "Sigmoid",
         "LeakyRelu",
         "Elu",

@@ -16,15 +16,14 @@ _REGION_LIMIT = 18
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Cast", "Identity", "Neg"})
 _ROOTS = frozenset({"Sqrt", "Rsqrt"})
 
+_CLIPS = (("Clip",), ("Min", "Max"), ("Max", "Min"))
 _ROWS: Mapping[tuple[str, ...], str] = {
     ("Sigmoid", "Log"): "logsigmoid",
     ("Neg", "Softplus", "Neg"): "logsigmoid",
     ("Mul", "Softplus", "Div"): "softplus",
     ("Mul", "Softplus", "Mul"): "softplus",
-    ("Min", "Max"): "clip",
-    ("Max", "Min"): "clip",
-    ("Max",): "clip",
-    ("Min",): "clip",
+    **{("Add", *clip, scale): "hardsigmoid" for clip in _CLIPS for scale in ("Div", "Mul")},
+    **dict.fromkeys((*_CLIPS[1:], ("Max",), ("Min",)), "clip"),
 }
 """Rows of ops whose other operands are constant numbers, one for all units; the longer ones first."""
 
@@ -115,7 +114,8 @@ def _activation(spelling: Sequence[str]) -> str:
     if "Erf" in ops:
         return "gelu"
     if "Tanh" in ops:
-        return "mish" if ops & {"Softplus", "Exp"} else "gelu"
+        shrinks = ops - {"Cast", "Identity"} == {"Tanh", "Sub"}
+        return "mish" if ops & {"Softplus", "Exp"} else "tanhshrink" if shrinks else "gelu"
     if ops & COMPARISONS:
         return _piecewise(spelling)
     if "Sigmoid" in ops:
