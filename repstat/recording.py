@@ -13,8 +13,9 @@ from typing import Any, Literal, Self
 
 from repstat.adapter import AdapterOptions, Array
 from repstat.discovery import OneModel
-from repstat.errors import InputRefusedError, RepstatError, UsageError
+from repstat.errors import RepstatError, UsageError
 from repstat.extraction import record
+from repstat.numbers import metric_number, step_number
 from repstat.passes import NoiseOptions
 from repstat.plan import plan_extraction
 from repstat.progress import Silent
@@ -172,10 +173,7 @@ class Recorder:
             return False
 
     def _record(self, step: int, epoch: float | None, metrics: Mapping[str, Any]) -> bool:
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-            raise UsageError(
-                what=f"step {step!r} is not a whole number from 0", fix="Count optimizer updates"
-            )
+        step = step_number(step)
         if self._last is not None and step <= self._last:
             raise UsageError(
                 what=f"step {step} comes after step {self._last}",
@@ -191,9 +189,9 @@ class Recorder:
             last = -1
         due = self._schedule.due(step, last) and step not in self._writer.done
         if due:
-            values = {name: _number(name, value) for name, value in metrics.items()}
+            values = {name: metric_number(name, value) for name, value in metrics.items()}
             if epoch is not None:
-                values["epoch"] = _number("epoch", epoch)
+                values["epoch"] = metric_number("epoch", epoch)
             adapter = self._opened.open(self._model)
             record(self._plan, self._writer, adapter, self._model, step, values, Silent())
         self._last = step
@@ -245,14 +243,3 @@ class Recorder:
             self.close()
         else:
             self._release()
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise InputRefusedError(
-            what=f"the metric {name!r} is not a number",
-            why=f"found {type(value).__name__}",
-            fix="Give a number, or a tensor or array of one number",
-        ) from None

@@ -17,6 +17,7 @@ import numpy as np
 
 from repstat.errors import InputRefusedError, UsageError
 from repstat.naming import natural_key
+from repstat.numbers import whole
 from repstat.tensors import Tensor, of_array, read_npy, read_npz, read_safetensors
 
 FORMATS = "an .npz, a folder of .npy files or a .safetensors file"
@@ -101,14 +102,14 @@ def of_mapping(step: object, arrays: object) -> Recording:
     InputRefusedError
         An array is masked or of Python objects; there is no layer.
     """
-    whole = isinstance(step, int | np.integer) and not isinstance(step, bool)
-    if not whole or not isinstance(arrays, Mapping):
+    number = whole(step)
+    if number is None or not isinstance(arrays, Mapping):
         raise UsageError(
             what="cannot tell steps and layers",
             why=f"found {step!r}: {type(arrays).__name__}",
             fix="Give {step: {layer: array}}, for a single checkpoint {0: {layer: array}}",
         )
-    tensors = [_of_memory(str(name), value, int(step)) for name, value in arrays.items()]  # type: ignore[call-overload]
+    tensors = [_of_memory(str(name), value, number) for name, value in arrays.items()]
     found = _sorted_out(f"arrays of step {step}", None, tensors)
     if found.step not in {None, step}:
         raise UsageError(

@@ -89,7 +89,7 @@ def import_arrays(
         inputs=inputs,
         labels=labels,
         layers=[layers] if isinstance(layers, str) else layers,
-        steps=(steps,) if isinstance(steps, int) else steps,
+        steps=steps,
         metrics=metrics,
         dtype=dtype,
         cast=cast,
