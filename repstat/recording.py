@@ -127,7 +127,7 @@ class Recorder:
             self._held = stack.pop_all()
         self._model, self._on_error = model, on_error
         self._last: int | None = None
-        self._stopped = False
+        self._stopped = self._closed = False
         self._found = self._writer.done
 
     @property
@@ -152,7 +152,7 @@ class Recorder:
         Returns
         -------
         bool
-            Whether a checkpoint was recorded now.
+            Whether a checkpoint was recorded now: none is after an error that `on_error` made a warning.
 
         Raises
         ------
@@ -173,6 +173,12 @@ class Recorder:
             return False
 
     def _record(self, step: int, epoch: float | None, metrics: Mapping[str, Any]) -> bool:
+        if self._closed:
+            raise UsageError(
+                what=f"cannot record step {step!r}",
+                why="the recorder was closed",
+                fix="Record before close(), within the with block; a new Recorder with resume=True goes on",
+            )
         step = step_number(step)
         if self._last is not None and step <= self._last:
             raise UsageError(
@@ -226,7 +232,7 @@ class Recorder:
             self._release()
 
     def _release(self) -> None:
-        self._stopped = True
+        self._closed = True
         self._held.close()
 
     def __enter__(self) -> Self:

@@ -201,7 +201,8 @@ def test_what_cannot_be_recorded_is_said(tmp_path: Path, model: onnx.ModelProto)
         recorder.record(0, metrics={"loss": "low"})
     with pytest.raises(StoreIncompleteError, match=r"the store is empty.*no checkpoint was recorded"):
         recorder.close()
-    assert not recorder.record(4)  # closed
+    with pytest.raises(UsageError, match=r"cannot record step 4: the recorder was closed. Record before"):
+        recorder.record(4)
     assert list(tmp_path.iterdir()) == []
     with Recorder(model, X, store=path) as recorder:
         recorder.record(4)
@@ -244,6 +245,7 @@ def test_a_training_need_not_die_of_its_recording(
         assert not recorder.record(1)
     assert not recorder.record(2)
     recorder.close()
+    assert not recorder.record(3)
     assert list(values(tmp_path / "a.h5")) == [0]
 
 
@@ -275,3 +277,13 @@ def test_steps_that_cannot_come_are_refused_before_the_training(
     with pytest.raises(UsageError, match=text):
         Recorder(model, X, store=tmp_path / "a.h5", steps=steps)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_goes_on_after_the_recording_is_told_once(
+    tmp_path: Path, model: onnx.ModelProto
+) -> None:
+    with Recorder(model, X, store=tmp_path / "a.h5", on_error="warn") as recorder:
+        recorder.record(0)
+    with pytest.warns(UserWarning, match=r"records no more: cannot record step 1: the recorder was closed"):
+        assert not recorder.record(1)
+    assert not recorder.record(2)
