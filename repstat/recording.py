@@ -15,6 +15,8 @@ from repstat.adapter import AdapterOptions, Array
 from repstat.discovery import OneModel
 from repstat.errors import RepstatError, UsageError
 from repstat.extraction import record
+from repstat.files import read_data
+from repstat.inputs import as_arrays
 from repstat.numbers import metric_number, step_number
 from repstat.passes import NoiseOptions
 from repstat.plan import plan_extraction
@@ -249,3 +251,9 @@ class Recorder:
             self.close()
         else:
             self._release()
+
+
+def samples_of(inputs: str | PathLike[str] | Mapping[str, Array] | Array) -> Mapping[str, Array]:
+    """Return the samples that a recorder would take, for who must know their shapes before there is one."""
+    data = read_data(inputs, None, None)
+    return as_arrays(data.inputs, data.inputs_source)
