@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from repstat.checkpoints import matching
 from repstat.errors import InputRefusedError, UsageError
 from repstat.naming import natural_key
 from repstat.numbers import whole
@@ -258,7 +259,7 @@ def _refused(path: Path | None, why: str, fix: str, name: str = "") -> InputRefu
 
 
 def as_checkpoints(source: object) -> tuple[Recording, ...]:
-    """Return the recordings of ``{step: {layer: array}}``, or of files and folders."""
+    """Return the recordings of ``{step: {layer: array}}``, or of files, folders and patterns of them."""
     if isinstance(source, Mapping) and source:
         return tuple(of_mapping(step, arrays) for step, arrays in source.items())
     paths = [source] if isinstance(source, str | PathLike) else source
@@ -268,4 +269,5 @@ def as_checkpoints(source: object) -> tuple[Recording, ...]:
             why=f"found {type(source).__name__}",
             fix="Give files, or {step: {layer: array}}",
         )
-    return tuple(read_recording(Path(path)) for path in paths)
+    named = [Path(path) for path in paths]
+    return tuple(read_recording(file) for path in named for file in matching(path) or [path])
