@@ -258,6 +258,16 @@ def _fails() -> None:
     ("factory", "text"),
     [
         ("Mlp", "cannot read the model factory 'Mlp': package.module:function was expected"),
+        (
+            "nets.py:build",
+            r"was expected, found the file nets.py. A module is .*: write nets:build\.$",
+        ),
+        ("./nets.py:build", r"found the file ./nets.py. A module is named without .*: write nets:build\.$"),
+        ("a/nets.py:build", "found the file a/nets.py.*write nets:build, and start repstat in a"),
+        ("nets.py", "found the file nets.py.*write nets:build"),
+        (".nets:build", "module:function was expected, found the module '.nets'. Write for example"),
+        ("nets:Net.", r"module:function was expected, and 'Net\.' is no name of a function"),
+        ("nets:", "module:function was expected, and '' is no name of a function"),
         ("nowhere.at.all:f", "cannot import .* the model factory 'nowhere.at.all:f'.*ModuleNotFoundError"),
         ("tests.adapters.torch_models:Nobody", "there is no model factory .* has no Nobody"),
         ("tests.adapters.torch_models:__doc__", "is not a function"),
