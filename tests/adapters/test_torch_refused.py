@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import struct
 import sys
 import zipfile
@@ -252,6 +253,30 @@ def test_weights_without_a_factory_are_half_a_model(model: Any, tmp_path: Path) 
 def _fails() -> None:
     message = "no data folder"
     raise RuntimeError(message)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "cannot read the checkpoint in .*ckpt-10.pt: the file is empty. Save it again with torch.save"),
+        (
+            b"step,loss\n1,0.5\n",
+            "no file of torch.save: it begins with b'step,loss.n1,', expected b'PK'",
+        ),
+        (b"\x80", r"no file of torch.save: it begins with b'.x80'"),
+        (
+            pickle.dumps({"w": [1.0]}),
+            "it is a plain pickle, which may run code when it is loaded. Save",
+        ),
+    ],
+)
+def test_what_torch_never_wrote_is_called_what_it_is(content: bytes, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "ckpt-10.pt"
+    path.write_bytes(content)
+    for trust in (False, True):
+        with pytest.raises(InputRefusedError, match=text) as refused:
+            nets.opened(path, model_factory=FACTORY, trust_model=trust)
+        assert "harm" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
