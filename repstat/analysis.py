@@ -24,6 +24,7 @@ from repstat.clustering.scatter import choose_points
 from repstat.compute import Outcome, compute
 from repstat.errors import ResourceError, UsageError
 from repstat.estimators import Backend, Binning, rise
+from repstat.numbers import whole_number
 from repstat.progress import Progress, Silent
 from repstat.results import Histogram, Results, Row, Scatter, Status
 from repstat.scales import AUTO, parse_noise
@@ -136,8 +137,7 @@ def _settings(
             why="it is the standard error to reach, in nats",
             fix="Give for example 0.01",
         )
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise UsageError(what=f"seed {seed!r} is not a whole number of at least 0", fix="Give for example 0")
+    seed = whole_number("seed", seed, 0, "Give for example 0")
     if conditional not in ("sampled", "linearised"):
         raise UsageError(
             what=f"conditional {conditional!r} is not known", fix="Choose 'sampled' or 'linearised'"
@@ -151,7 +151,7 @@ def _settings(
         ),
         estimators=tuple(dict.fromkeys(estimators)),
         tolerance=tolerance,
-        seed=int(seed),
+        seed=seed,
         device=device,
         conditional=conditional,
     )

@@ -25,6 +25,7 @@ _NOT_WEIGHTS = re.compile(
 )
 _SIDE_FILES = re.compile(r"\.data-\d{5}-of-\d{5}$|\.onnx[._]data$")
 """Belong to a file that is a checkpoint itself: shards of TensorFlow, external weights of ONNX."""
+_NO_MATCH = "nothing matches it"
 
 Reader = Callable[[object], AdapterModule | None]
 """Tells which adapter accepts a path. Looking for the adapters takes milliseconds: once for all paths."""
@@ -68,9 +69,10 @@ def find_models(arguments: Sequence[Any]) -> Found:
             models.append(argument)
             continue
         path = Path(fspath(argument))
-        if has_magic(str(path)) and not path.exists():
-            candidates = list(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-            place, empty = f"the pattern {path}", "nothing matches it"
+        matches = matching(path)
+        if matches is not None:
+            candidates = matches
+            place, empty = f"the pattern {path}", _NO_MATCH
         elif path.is_dir() and reader(path) is None:
             candidates = list(path.iterdir())
             place, empty = f"the folder {path}", "it is empty"
@@ -83,6 +85,23 @@ def find_models(arguments: Sequence[Any]) -> Found:
         models.extend(chosen)
         notes.extend(f"skipped in {place}: {note}" for note in _notes(skipped))
     return Found(tuple(models), tuple(notes))
+
+
+def matching(path: Path) -> list[Path] | None:
+    """Return what a pattern with ``*``, ``?`` or ``[]`` stands for, sorted; None if it is no pattern.
+
+    Raises
+    ------
+    UsageError
+        Nothing matches it.
+    """
+    if not has_magic(str(path)) or path.exists():
+        return None
+    found = _in_sight(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    if not found:
+        place = f"the pattern {path}"
+        raise _nothing(place, _NO_MATCH, ())
+    return found
 
 
 def _among(candidates: Sequence[Path], reader: Reader) -> tuple[list[Path], list[Skipped]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from repstat.adapter import Array
 from repstat.errors import InputRefusedError, UsageError
+from repstat.numbers import metrics_by_step
 from repstat.tensors import read_hdf5, read_npz
 
 _LABEL_HEADINGS = ("label", "labels", "class", "classes", "y", "target", "targets")
@@ -90,7 +91,8 @@ def read_data(
         labels = inner
     else:
         labels_source = ""
-    return Data(inputs, labels, metrics or {}, inputs_source or "arrays", labels_source or "labels")
+    table = {} if metrics is None else metrics_by_step(metrics)
+    return Data(inputs, labels, table, inputs_source or "arrays", labels_source or "labels")
 
 
 def read_labels(text: str) -> Array:

@@ -15,6 +15,7 @@ from repstat.adapter import Adapter, Array, Layer, Noise
 from repstat.arrays import random_rows
 from repstat.errors import UsageError
 from repstat.noise import BIT_GENERATOR, check_noise, checksum
+from repstat.numbers import whole_number
 from repstat.store import Conditional, NoiseRecord
 
 REALIZATIONS = 10
@@ -188,9 +189,7 @@ def _number(value: object) -> float:
 def _count(name: str, value: object, default: int, least: int) -> int:
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise UsageError(what=f"{name} {value!r} is not a whole number of at least {least}", fix="Give one")
-    return int(value)
+    return whole_number(name, value, least)
 
 
 def _behind_noise(

@@ -17,6 +17,7 @@ from repstat.discovery import OneModel
 from repstat.errors import InputRefusedError, RepstatError, UsageError
 from repstat.files import read_data
 from repstat.inputs import Inputs, as_arrays, check_inputs, synthetic_inputs, with_labels
+from repstat.numbers import whole_number
 from repstat.passes import NoiseOptions, Passes, plan_passes
 from repstat.selection import select_layers
 from repstat.skipped import skipped_notes
@@ -124,10 +125,9 @@ def plan_extraction(
     """
     if not models:
         raise UsageError(what="no model", why="at least one is needed", fix="Name a model file")
-    _check_whole("batch size", batch_size, 1)
-    _check_whole("seed", seed, 0)
-    if isinstance(steps, int):
-        steps = (steps,)
+    if batch_size is not None:
+        batch_size = whole_number("batch size", batch_size, 1)
+    seed = whole_number("seed", seed, 0)
     if dtype is not None and dtype not in STORED_DTYPES:
         raise UsageError(
             what=f"cannot store activations as {dtype!r}", fix=f"Choose {', '.join(STORED_DTYPES)}"
@@ -190,13 +190,9 @@ def plan_extraction(
     )
 
 
-def _check_whole(name: str, value: object, least: int) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if value is not None and not (whole and value >= least):  # type: ignore[operator]
-        raise UsageError(what=f"{name} {value!r} is not a whole number of at least {least}", fix="Give one")
-
-
-def _in_order(models: Sequence[Any], steps: Sequence[int] | None) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+def _in_order(
+    models: Sequence[Any], steps: Sequence[int] | int | None
+) -> tuple[tuple[Any, ...], tuple[int, ...]]:
     """Return models and steps sorted by step."""
     paths = [Path(m) if isinstance(m, str | PathLike) else Path(f"model-{i}") for i, m in enumerate(models)]
     assigned = assign_steps(paths, steps)

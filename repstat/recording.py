@@ -13,8 +13,11 @@ from typing import Any, Literal, Self
 
 from repstat.adapter import AdapterOptions, Array
 from repstat.discovery import OneModel
-from repstat.errors import InputRefusedError, RepstatError, UsageError
+from repstat.errors import RepstatError, UsageError
 from repstat.extraction import record
+from repstat.files import read_data
+from repstat.inputs import as_arrays
+from repstat.numbers import metric_number, step_number
 from repstat.passes import NoiseOptions
 from repstat.plan import plan_extraction
 from repstat.progress import Silent
@@ -126,7 +129,7 @@ class Recorder:
             self._held = stack.pop_all()
         self._model, self._on_error = model, on_error
         self._last: int | None = None
-        self._stopped = False
+        self._stopped = self._closed = False
         self._found = self._writer.done
 
     @property
@@ -151,7 +154,7 @@ class Recorder:
         Returns
         -------
         bool
-            Whether a checkpoint was recorded now.
+            Whether a checkpoint was recorded now: none is after an error that `on_error` made a warning.
 
         Raises
         ------
@@ -172,10 +175,13 @@ class Recorder:
             return False
 
     def _record(self, step: int, epoch: float | None, metrics: Mapping[str, Any]) -> bool:
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        if self._closed:
             raise UsageError(
-                what=f"step {step!r} is not a whole number from 0", fix="Count optimizer updates"
+                what=f"cannot record step {step!r}",
+                why="the recorder was closed",
+                fix="Record before close(), within the with block; a new Recorder with resume=True goes on",
             )
+        step = step_number(step)
         if self._last is not None and step <= self._last:
             raise UsageError(
                 what=f"step {step} comes after step {self._last}",
@@ -191,9 +197,9 @@ class Recorder:
             last = -1
         due = self._schedule.due(step, last) and step not in self._writer.done
         if due:
-            values = {name: _number(name, value) for name, value in metrics.items()}
+            values = {name: metric_number(name, value) for name, value in metrics.items()}
             if epoch is not None:
-                values["epoch"] = _number("epoch", epoch)
+                values["epoch"] = metric_number("epoch", epoch)
             adapter = self._opened.open(self._model)
             record(self._plan, self._writer, adapter, self._model, step, values, Silent())
         self._last = step
@@ -228,7 +234,7 @@ class Recorder:
             self._release()
 
     def _release(self) -> None:
-        self._stopped = True
+        self._closed = True
         self._held.close()
 
     def __enter__(self) -> Self:
@@ -247,12 +253,7 @@ class Recorder:
             self._release()
 
 
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise InputRefusedError(
-            what=f"the metric {name!r} is not a number",
-            why=f"found {type(value).__name__}",
-            fix="Give a number, or a tensor or array of one number",
-        ) from None
+def samples_of(inputs: str | PathLike[str] | Mapping[str, Array] | Array) -> Mapping[str, Array]:
+    """Return the samples that a recorder would take, for who must know their shapes before there is one."""
+    data = read_data(inputs, None, None)
+    return as_arrays(data.inputs, data.inputs_source)

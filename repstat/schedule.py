@@ -4,6 +4,7 @@ from collections.abc import Collection
 from math import floor, log10
 
 from repstat.errors import UsageError
+from repstat.numbers import step_numbers, whole_number
 
 
 class Schedule:
@@ -16,12 +17,12 @@ class Schedule:
     per_decade
         Record so many times between a step and ten times it, from step 1 on: 1, 10, 100 are among them.
     steps
-        Record at these.
+        Record at these, whole numbers from 0.
 
     Raises
     ------
     UsageError
-        Two are given, or one is not a positive whole number.
+        Two are given, one is not a positive whole number, or a step is none, or there are none.
     """
 
     def __init__(
@@ -35,13 +36,16 @@ class Schedule:
             raise UsageError(
                 what="every, per_decade and steps exclude each other", fix="Give one of them, or none"
             )
-        for name, value in (("every", every), ("per_decade", per_decade)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(
-                    what=f"{name} {value!r} is not a whole number of at least 1", fix="Give for example 100"
-                )
-        self._every, self._per_decade = every, per_decade
-        self._steps = None if steps is None else sorted(steps)
+        self._every = None if every is None else whole_number("every", every, 1, "Give for example 100")
+        self._per_decade = (
+            None if per_decade is None else whole_number("per_decade", per_decade, 1, "Give for example 10")
+        )
+        self._steps = None if steps is None else step_numbers(steps)
+        if self._steps == ():
+            raise UsageError(
+                what="steps is empty", why="nothing would be recorded",
+                fix="Give for example [0, 100, 1000], or leave it out to record at every step",
+            )  # fmt: skip
 
     def due(self, step: int, last: int) -> bool:
         """Whether a scheduled step lies after `last`, the step seen before, and not after `step`.

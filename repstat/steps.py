@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from repstat.errors import UsageError
+from repstat.numbers import step_numbers
 
 _NUMBER = re.compile(
     r"(?P<label>step|global_step|iter(?:ation)?|epoch|ckpt|checkpoint)?[-_=.]?"
@@ -29,7 +30,7 @@ def parse_steps(text: str) -> tuple[int, ...]:
 
 
 def assign_steps(
-    paths: Sequence[Path], given: Sequence[int] | None = None, *, noun: str = "model"
+    paths: Sequence[Path], given: Sequence[int] | int | None = None, *, noun: str = "model"
 ) -> tuple[int, ...]:
     """Return the step of each model file, one per path.
 
@@ -38,7 +39,7 @@ def assign_steps(
     paths
         Model files, in any order.
     given
-        Steps named by the user, in the order of `paths`.
+        Steps named by the user, in the order of `paths`; of one model its step alone will do.
     noun
         What the files are, for messages.
 
@@ -52,18 +53,12 @@ def assign_steps(
     UsageError
         The steps are not distinct, not as many as the models, negative, or not to be read off the names.
     """
-    steps = tuple(given) if given is not None else _from_names(paths)
+    steps = step_numbers(given) if given is not None else _from_names(paths)
     if len(steps) != len(paths):
         raise UsageError(
             what=f"--steps does not fit the {noun}s",
             why=f"found {len(steps)} steps for {len(paths)} {noun}s",
             fix=f"Give one step per {noun}, in the same order",
-        )
-    if negative := [step for step in steps if step < 0]:
-        raise UsageError(
-            what=f"step {negative[0]} is negative",
-            why="a step counts optimizer updates",
-            fix="Give steps >= 0",
         )
     first_with: dict[int, Path] = {}
     for path, step in zip(paths, steps, strict=True):

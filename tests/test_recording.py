@@ -190,14 +190,19 @@ def test_what_cannot_be_recorded_is_said(tmp_path: Path, model: onnx.ModelProto)
     recorder = Recorder(model, X, store=path)
     with pytest.raises(LockedError):
         Recorder(model, X, store=path)
-    for step, text in ((-1, "step -1 is not a whole number"), (1.0, "step 1.0 is not a whole number")):
+    for step, text in (
+        (-1, "step -1 is negative"),
+        (1.0, "step 1.0 is not a whole number"),
+        (True, "step True is not a whole number"),
+    ):
         with pytest.raises(UsageError, match=text):
             recorder.record(step)  # type: ignore[arg-type]
     with pytest.raises(InputRefusedError, match="the metric 'loss' is not a number: found str"):
         recorder.record(0, metrics={"loss": "low"})
     with pytest.raises(StoreIncompleteError, match=r"the store is empty.*no checkpoint was recorded"):
         recorder.close()
-    assert not recorder.record(4)  # closed
+    with pytest.raises(UsageError, match=r"cannot record step 4: the recorder was closed. Record before"):
+        recorder.record(4)
     assert list(tmp_path.iterdir()) == []
     with Recorder(model, X, store=path) as recorder:
         recorder.record(4)
@@ -240,4 +245,45 @@ def test_a_training_need_not_die_of_its_recording(
         assert not recorder.record(1)
     assert not recorder.record(2)
     recorder.close()
+    assert not recorder.record(3)
     assert list(values(tmp_path / "a.h5")) == [0]
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path, model: onnx.ModelProto) -> None:
+    one = np.int64(1)
+    with Recorder(model, X, store=tmp_path / "a.h5", every=one, seed=one, batch_size=one) as recorder:
+        assert recorder.record(np.int64(4), epoch=np.float32(0.5), metrics={"loss": np.array([0.25])})
+        with pytest.raises(InputRefusedError, match=r"metric 'loss' is not a number: found ndarray of shape"):
+            recorder.record(np.int32(5), metrics={"loss": np.zeros(2)})
+    with repstat.open_store(tmp_path / "a.h5") as store:
+        assert store.steps == (4,)
+        assert type(store.steps[0]) is int
+        assert store.checkpoints[0].metrics == {"loss": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("steps", "text"),
+    [
+        ([-5], "step -5 is negative: a step counts optimizer updates"),
+        ([5, 3, -1], "step -1 is negative"),
+        ([], "steps is empty: nothing would be recorded"),
+        ([1.5], "step 1.5 is not a whole number from 0"),
+        ("1,2", "cannot read the steps '1,2': whole numbers from 0 were expected"),
+    ],
+)
+def test_steps_that_cannot_come_are_refused_before_the_training(
+    tmp_path: Path, model: onnx.ModelProto, steps: Any, text: str
+) -> None:
+    with pytest.raises(UsageError, match=text):
+        Recorder(model, X, store=tmp_path / "a.h5", steps=steps)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_goes_on_after_the_recording_is_told_once(
+    tmp_path: Path, model: onnx.ModelProto
+) -> None:
+    with Recorder(model, X, store=tmp_path / "a.h5", on_error="warn") as recorder:
+        recorder.record(0)
+    with pytest.warns(UserWarning, match=r"records no more: cannot record step 1: the recorder was closed"):
+        assert not recorder.record(1)
+    assert not recorder.record(2)

@@ -1,5 +1,6 @@
 """Which steps of a training are due."""
 
+import numpy as np
 import pytest
 
 from repstat.errors import UsageError
@@ -19,6 +20,8 @@ def test_every_and_given_steps() -> None:
     assert due_at(Schedule(every=4), range(14)) == [0, 4, 8, 12]
     assert due_at(Schedule(steps=[7, 3]), range(14)) == [3, 7]
     assert due_at(Schedule(), range(3)) == [0, 1, 2]
+    assert due_at(Schedule(every=np.int64(4)), range(9)) == [0, 4, 8]
+    assert due_at(Schedule(steps=np.array([7, 3])), range(14)) == [3, 7]
 
 
 def test_per_decade_is_even_on_a_log_axis() -> None:
@@ -45,6 +48,8 @@ def test_a_loop_that_looks_in_rarely_misses_none() -> None:
         ({"every": 0}, "every 0 is not a whole number of at least 1"),
         ({"per_decade": 1.5}, "per_decade 1.5 is not a whole number"),
         ({"every": True}, "every True is not a whole number"),
+        ({"steps": []}, "steps is empty"),
+        ({"steps": [3, -1]}, "step -1 is negative"),
     ],
 )
 def test_schedules_that_cannot_be(options: dict[str, object], text: str) -> None:

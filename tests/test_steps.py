@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from repstat.errors import UsageError
@@ -81,6 +82,9 @@ def test_copies_of_one_step_are_told_and_not_counted_otherwise() -> None:
         ((1, 1), "two models stand for step 1: a.onnx and b.onnx"),
         ((1, 2, 3), "found 3 steps for 2 models"),
         ((-1, 2), "step -1 is negative"),
+        (("0", "1"), "step '0' is not a whole number from 0"),
+        ((True, 2), "step True is not a whole number"),
+        (5.0, r"cannot read the steps 5.0: whole numbers from 0 were expected. Give for example \[0, 100"),
     ],
 )
 def test_given_steps_must_fit(given: tuple[int, ...], text: str) -> None:
@@ -97,3 +101,10 @@ def test_a_list_of_steps_is_read() -> None:
     assert parse_steps("0, 10,100") == (0, 10, 100)
     with pytest.raises(UsageError, match=r"cannot read the steps '1;2': integers separated by commas"):
         parse_steps("1;2")
+
+
+def test_steps_of_numpy_are_steps_and_one_is_that_of_one_model() -> None:
+    assert assign_steps([Path("a.onnx"), Path("b.onnx")], np.array([3, 1])) == (3, 1)
+    for five in (5, np.int64(5), np.array(5)):
+        (step,) = assign_steps([Path("a.onnx")], five)
+        assert (step, type(step)) == (5, int)

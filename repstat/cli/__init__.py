@@ -19,7 +19,7 @@ COMMANDS = {
     "extract": "Record hidden activations of one or many checkpoints in a store.",
     "import": "Put activations made elsewhere in a store.",
     "inspect": "Say what is in a store or a results file.",
-    "verify": "Check every hash and rule of a store.",
+    "verify": "Check every hash and rule of a store, or of results.",
     "merge": "Join stores of one training into one.",
     "analyze": "Estimate what the layers know along the trajectory.",
     "report": "Explain results on one HTML page.",

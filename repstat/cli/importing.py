@@ -74,8 +74,9 @@ def command(
     """Put activations that were made elsewhere in an activation store, for repstat analyze.
 
     Each FILE is one checkpoint of a training of a network without noise: an .npz or .safetensors with one
-    array per layer, (samples, ...), or a folder of .npy files. Every array is a hidden layer; they keep the
-    order of an .npz, and are put in the order of their names in a folder or .safetensors.
+    array per layer, (samples, ...), or a folder of .npy files; or a pattern of such, 'step-*.npz'. Every
+    array is a hidden layer; they keep the order of an .npz, and are put in the order of their names in a
+    folder or .safetensors.
 
     Not layers are: labels (or y, one integer per sample), inputs, step, epoch, and other single numbers,
     which become metrics.

@@ -1,4 +1,4 @@
-"""``repstat verify``: whether a store is sound."""
+"""``repstat verify``: whether a store or a results file is sound."""
 
 import re
 
@@ -14,7 +14,7 @@ from repstat.naming import printable
 @click.command("verify", epilog="Example: repstat verify acts.h5")
 @click.argument("store")
 def command(store: str) -> None:
-    """Check every hash and every rule of STORE; list all problems, exit 4 if there is one."""
+    """Check every hash and every rule of STORE, or of a results file; list all problems, exit 4 if any."""
     STORE_GATE.start()
     from repstat.store import verify
 
@@ -26,7 +26,7 @@ def command(store: str) -> None:
         raise StoreDamagedError(
             what=plural(len(problems), "problem"),
             path=store,
-            why="the store is not sound",
+            why="it is not sound",
             fix="Extract the checkpoints named above again" if named else "See above for what to do",
         )
     say(f"{store}: sound")

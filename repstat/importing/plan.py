@@ -67,7 +67,7 @@ def plan_import(
     inputs: str | PathLike[str] | Mapping[str, Array] | Array | None = None,
     labels: str | PathLike[str] | Array | Sequence[Any] | None = None,
     layers: Sequence[str] = (),
-    steps: Sequence[int] | None = None,
+    steps: Sequence[int] | int | None = None,
     metrics: str | PathLike[str] | Mapping[int, Mapping[str, float]] | None = None,
     dtype: str | None = None,
     cast: bool = False,
@@ -129,7 +129,7 @@ def plan_import(
 
 
 def _in_order(
-    recordings: Sequence[Recording], given: Sequence[int] | None
+    recordings: Sequence[Recording], given: Sequence[int] | int | None
 ) -> tuple[tuple[Recording, ...], tuple[int, ...]]:
     """Return recordings and steps sorted by step."""
     inside = [recording.step for recording in recordings]
@@ -147,7 +147,7 @@ def _in_order(
     return tuple(recordings[i] for i in order), tuple(steps[i] for i in order)
 
 
-def _only(mapped: Sequence[int], steps: Sequence[int] | None) -> Sequence[int]:
+def _only(mapped: Sequence[int], steps: Sequence[int] | int | None) -> Sequence[int]:
     if steps is not None:
         raise UsageError(
             what="steps are given twice",

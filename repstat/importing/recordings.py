@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from repstat.checkpoints import matching
 from repstat.errors import InputRefusedError, UsageError
 from repstat.naming import natural_key
+from repstat.numbers import whole
 from repstat.tensors import Tensor, of_array, read_npy, read_npz, read_safetensors
 
 FORMATS = "an .npz, a folder of .npy files or a .safetensors file"
@@ -101,14 +103,14 @@ def of_mapping(step: object, arrays: object) -> Recording:
     InputRefusedError
         An array is masked or of Python objects; there is no layer.
     """
-    whole = isinstance(step, int | np.integer) and not isinstance(step, bool)
-    if not whole or not isinstance(arrays, Mapping):
+    number = whole(step)
+    if number is None or not isinstance(arrays, Mapping):
         raise UsageError(
             what="cannot tell steps and layers",
             why=f"found {step!r}: {type(arrays).__name__}",
             fix="Give {step: {layer: array}}, for a single checkpoint {0: {layer: array}}",
         )
-    tensors = [_of_memory(str(name), value, int(step)) for name, value in arrays.items()]  # type: ignore[call-overload]
+    tensors = [_of_memory(str(name), value, number) for name, value in arrays.items()]
     found = _sorted_out(f"arrays of step {step}", None, tensors)
     if found.step not in {None, step}:
         raise UsageError(
@@ -257,7 +259,7 @@ def _refused(path: Path | None, why: str, fix: str, name: str = "") -> InputRefu
 
 
 def as_checkpoints(source: object) -> tuple[Recording, ...]:
-    """Return the recordings of ``{step: {layer: array}}``, or of files and folders."""
+    """Return the recordings of ``{step: {layer: array}}``, or of files, folders and patterns of them."""
     if isinstance(source, Mapping) and source:
         return tuple(of_mapping(step, arrays) for step, arrays in source.items())
     paths = [source] if isinstance(source, str | PathLike) else source
@@ -267,4 +269,5 @@ def as_checkpoints(source: object) -> tuple[Recording, ...]:
             why=f"found {type(source).__name__}",
             fix="Give files, or {step: {layer: array}}",
         )
-    return tuple(read_recording(Path(path)) for path in paths)
+    named = [Path(path) for path in paths]
+    return tuple(read_recording(file) for path in named for file in matching(path) or [path])

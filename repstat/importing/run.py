@@ -48,8 +48,9 @@ def import_arrays(
     checkpoints
         ``{step: {layer: array}}``, each array ``(n_samples, ...)`` with the same samples in the same order;
         the first mapping gives the order of the layers, all of which are hidden ones. Or files, one per
-        checkpoint: ``.npz``, ``.safetensors``, or a folder of ``.npy``. The names ``labels``, ``inputs``,
-        ``step`` and ``epoch`` are no layers, nor are single numbers, which become metrics.
+        checkpoint: ``.npz``, ``.safetensors``, or a folder of ``.npy``; or patterns of such. The names
+        ``labels``, ``inputs``, ``step`` and ``epoch`` are no layers, nor are single numbers, which become
+        metrics.
     store
         Path of the store to write.
     inputs
@@ -89,7 +90,7 @@ def import_arrays(
         inputs=inputs,
         labels=labels,
         layers=[layers] if isinstance(layers, str) else layers,
-        steps=(steps,) if isinstance(steps, int) else steps,
+        steps=steps,
         metrics=metrics,
         dtype=dtype,
         cast=cast,

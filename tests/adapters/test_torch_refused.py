@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import struct
 import sys
 import zipfile
@@ -255,9 +256,43 @@ def _fails() -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "cannot read the checkpoint in .*ckpt-10.pt: the file is empty. Save it again with torch.save"),
+        (
+            b"step,loss\n1,0.5\n",
+            "no file of torch.save: it begins with b'step,loss.n1,', expected b'PK'",
+        ),
+        (b"\x80", r"no file of torch.save: it begins with b'.x80'"),
+        (
+            pickle.dumps({"w": [1.0]}),
+            "it is a plain pickle, which may run code when it is loaded. Save",
+        ),
+    ],
+)
+def test_what_torch_never_wrote_is_called_what_it_is(content: bytes, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "ckpt-10.pt"
+    path.write_bytes(content)
+    for trust in (False, True):
+        with pytest.raises(InputRefusedError, match=text) as refused:
+            nets.opened(path, model_factory=FACTORY, trust_model=trust)
+        assert "harm" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("factory", "text"),
     [
         ("Mlp", "cannot read the model factory 'Mlp': package.module:function was expected"),
+        (
+            "nets.py:build",
+            r"was expected, found the file nets.py. A module is .*: write nets:build\.$",
+        ),
+        ("./nets.py:build", r"found the file ./nets.py. A module is named without .*: write nets:build\.$"),
+        ("a/nets.py:build", "found the file a/nets.py.*write nets:build, and start repstat in a"),
+        ("nets.py", "found the file nets.py.*write nets:build"),
+        (".nets:build", "module:function was expected, found the module '.nets'. Write for example"),
+        ("nets:Net.", r"module:function was expected, and 'Net\.' is no name of a function"),
+        ("nets:", "module:function was expected, and '' is no name of a function"),
         ("nowhere.at.all:f", "cannot import .* the model factory 'nowhere.at.all:f'.*ModuleNotFoundError"),
         ("tests.adapters.torch_models:Nobody", "there is no model factory .* has no Nobody"),
         ("tests.adapters.torch_models:__doc__", "is not a function"),

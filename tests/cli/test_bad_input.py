@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+
+from repstat.results import Results
 
 GOOD = "step-000000.onnx"
 
@@ -125,7 +128,20 @@ def test_verify_lists_what_is_wrong_on_stdout(run_cli, folder: Path, monkeypatch
     outcome = run_cli("verify", "notes.h5")
     assert outcome.code == 4
     assert outcome.out.startswith("notes.h5 is not an activation store: it begins with")
-    assert "repstat: error: 1 problem in notes.h5: the store is not sound." in outcome.err
+    assert "repstat: error: 1 problem in notes.h5: it is not sound." in outcome.err
+
+
+def test_verify_judges_a_results_file_as_what_it_is(run_cli, folder: Path, training: Results) -> None:
+    path = training.save(folder / "r.results.h5")
+    outcome = run_cli("verify", path)
+    assert (outcome.code, outcome.out) == (0, "")
+    assert f"{path}: sound" in outcome.err
+    with h5py.File(path, "r+") as file:
+        file["rows/value"][0] += 1
+    outcome = run_cli("verify", path)
+    assert outcome.code == 4
+    assert "its SHA-256 is" in outcome.out
+    assert "1 problem in" in outcome.err
 
 
 def test_a_folder_that_cannot_be_written(run_cli, tmp_path: Path, model: Path, monkeypatch) -> None:

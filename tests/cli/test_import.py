@@ -56,6 +56,16 @@ def test_a_training_is_imported_and_analysed(run_cli, place: Path) -> None:
     assert run_cli("verify", "acts.h5").code == 0
 
 
+def test_quoted_patterns_name_checkpoints_as_for_extract(run_cli, place: Path) -> None:
+    assert run_cli("import", "step-*.npz").code == 0
+    with repstat.open_store("acts.h5") as store:
+        assert store.steps == (0, 20, 100)
+        assert [c.source for c in store.checkpoints] == ["step-0.npz", "step-20.npz", "step-100.npz"]
+    repstat.import_arrays(place / "run" / "*", store="b.h5")
+    with repstat.open_store("b.h5") as store:
+        assert store.steps == (5,)
+
+
 def test_with_inputs_nothing_is_unknown(run_cli, place: Path) -> None:
     done = run_cli("import", "step-0.npz", "--inputs", "x.npy")
     assert done.code == 0
@@ -96,6 +106,11 @@ def test_options_do_what_they_say(run_cli, place: Path) -> None:
 
 BAD = [
     ("missing.npz", 2, "cannot import activations in missing.npz: there is no such file"),
+    (
+        "miss*.npz",
+        2,
+        "no checkpoint in the pattern miss*.npz: nothing matches it. Check the spelling",
+    ),
     ("nothing.npz", 3, "cannot import activations in nothing.npz: the file is empty"),
     ("text.npz", 3, "cannot read the arrays in text.npz: File is not a zip file"),
     (

@@ -15,6 +15,9 @@ _MEMO = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
 _WHOLE_NUMBERS = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"})
 _MOST_CODE = 1 << 26
 """Bytes of the texts of TorchScript, the only records that PyTorch compresses."""
+_ZIP = b"PK"
+_PICKLE, _PROTOCOLS = 0x80, (b"\2", b"\3", b"\4", b"\5")
+"""How a pickle begins, since protocol 2."""
 _LEGACY_HEAD = 3
 """Pickles before the one of the checkpoint: a number, the protocol, and facts about the machine."""
 
@@ -25,9 +28,10 @@ def check_zip(path: Path) -> None:
     Raises
     ------
     InputRefusedError
-        It is damaged, two records have one name, a record of numbers is compressed (PyTorch would map its
-        bytes as they are), or a tensor is larger than the file.
+        It is none, or damaged, two records have one name, a record of numbers is compressed (PyTorch would
+        map its bytes as they are), or a tensor is larger than the file.
     """
+    _check_begin(path)
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
@@ -52,6 +56,21 @@ def check_zip(path: Path) -> None:
         if isinstance(error, InputRefusedError):
             raise
         raise _refused(path, str(error) or type(error).__name__) from None
+
+
+def _check_begin(path: Path) -> None:
+    """Refuse what was never an archive: it is not damaged, and nobody meant harm."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head.startswith(_ZIP):
+        return
+    why = f"it is no file of torch.save: it begins with {head!r}, expected {_ZIP!r}"
+    fix = "Save the weights with torch.save(model.state_dict(), FILE), or name another file"
+    if not head:
+        why, fix = "the file is empty", "Save it again with torch.save, or copy it again"
+    elif head[0] == _PICKLE and head[1:2] in _PROTOCOLS:
+        why = "it is no file of torch.save: it is a plain pickle, which may run code when it is loaded"
+    raise InputRefusedError(what="cannot read the checkpoint", path=path, why=why, fix=fix)
 
 
 def check_legacy(path: Path) -> None:

@@ -47,13 +47,7 @@ def name_of(factory: Factory) -> str:
 
 
 def _imported(spec: str) -> Callable[[], Any]:
-    module_name, colon, attribute = spec.partition(":")
-    if not colon or not module_name or not attribute:
-        raise UsageError(
-            what=f"cannot read the model factory {spec!r}",
-            why="package.module:function was expected",
-            fix="Write for example --model-factory train:build_model",
-        )
+    module_name, attribute = _names(spec)
     try:
         with _working_directory_first():
             module = importlib.import_module(module_name)
@@ -81,6 +75,28 @@ def _imported(spec: str) -> Callable[[], Any]:
         )
     made: Callable[[], Any] = function
     return made
+
+
+def _names(spec: str) -> tuple[str, str]:
+    """Return the names of the module and of what is in it."""
+    module, colon, attribute = spec.partition(":")
+    file = Path(module)
+    why, fix = "", "Write for example --model-factory train:build_model"
+    if file.suffix == ".py" or len(file.parts) > 1 or "\\" in module:
+        start = "" if file.parent == Path() else f", and start repstat in {file.parent}"
+        why = f", found the file {module}"
+        fix = f"A module is named without its folder and .py: write {file.stem}:{attribute or 'build'}{start}"
+    elif not all((colon, *module.split("."))):
+        why = f", found the module {module!r}" if colon else ""
+    elif not all(part.isidentifier() for part in attribute.split(".")):
+        why = f", and {attribute!r} is no name of a function"
+    else:
+        return module, attribute
+    raise UsageError(
+        what=f"cannot read the model factory {spec!r}",
+        why=f"package.module:function was expected{why}",
+        fix=fix,
+    )
 
 
 @contextmanager
