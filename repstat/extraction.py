@@ -5,6 +5,7 @@ that an interrupted run has finished are kept. `extract` is long by its document
 """
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
@@ -92,7 +93,8 @@ def extract(
     resume, overwrite
         What to do where `store` exists: complete it, or replace it.
     progress
-        Receives progress and notes.
+        Receives progress and notes. Without it, a `UserWarning` tells of layers that are left out, and of
+        samples that must be run one at a time.
 
     Returns
     -------
@@ -129,6 +131,8 @@ def extract(
         )
         for note in plan.notes:
             (progress or Silent()).note(note)
+        for note in plan.warned if progress is None else ():
+            warnings.warn(note, stacklevel=2)
         return run_extraction(
             plan,
             store,

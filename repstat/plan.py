@@ -21,7 +21,7 @@ from repstat.numbers import whole_number
 from repstat.passes import NoiseOptions, Passes, plan_passes
 from repstat.selection import select_layers
 from repstat.skipped import skipped_notes
-from repstat.steps import assign_steps
+from repstat.steps import assign_steps, unnamed_step
 from repstat.store import Samples, predicted_bytes
 from repstat.version import __version__
 
@@ -54,6 +54,7 @@ class Plan:
     passes: Passes
     command: str = ""
     notes: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
 
     @property
     def n_bytes(self) -> int:
@@ -135,6 +136,8 @@ def plan_extraction(
     options = options or AdapterOptions()
     data = read_data(inputs, labels, metrics)
     found_models = find_models(models)
+    alone = found_models.models[0] if steps is None and len(found_models.models) == 1 else None
+    step_notes = unnamed_step(Path(alone)) if isinstance(alone, str | PathLike) else ()
     models, steps = _in_order(found_models.models, steps)
     with OneModel(options) as own:
         adapter = (opened or own).open(models[0])
@@ -163,6 +166,8 @@ def plan_extraction(
             adapter, checked, _batch_size(checked, chosen, [x for x in found if _noisy(x, passes)]), options
         )
         facts = adapter.provenance()
+    batch_note = str(facts.get("run_batch_note", ""))
+    warned = (*([batch_note] if batch_note else []), *skipped_notes(facts, noisy=passes.noise is not None))
     digest, entropy = checked.digest()
     return Plan(
         models=models,
@@ -182,11 +187,12 @@ def plan_extraction(
         command=command,
         notes=(
             *found_models.notes,
+            *step_notes,
             *checked.notes,
-            *filter(None, [str(facts.get("run_batch_note", ""))]),
-            *skipped_notes(facts),
+            *warned,
             *unmatched_metrics(data.metrics, steps),
         ),
+        warned=warned,
     )
 
 

@@ -112,6 +112,8 @@ class Recorder:
                 options=options,
                 opened=self._opened,
             )
+            for note in self._plan.warned:
+                warnings.warn(note, stacklevel=3)
             self._writer = StoreWriter(
                 Path(store),
                 samples=self._plan.samples,

@@ -25,11 +25,20 @@ def skipped_layers(records: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]
     return [dict(zip(_FACTS, facts, strict=True)) for facts in found]
 
 
-def skipped_notes(record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a note for people about the layers that were skipped, if any were."""
+def skipped_notes(record: Mapping[str, Any], *, noisy: bool = False) -> Iterator[str]:
+    """Yield a note for people about the layers that were skipped, if any were.
+
+    Parameters
+    ----------
+    record
+        Provenance of an adapter.
+    noisy
+        Whether the other layers get noise.
+    """
     skipped = skipped_layers([record])
     if skipped:
         said = [(f"{one['layer']} {one['name']}".strip(), one["why"]) for one in skipped]
         text = "; ".join(by_reason(said))
         more = "" if all(name in text for name, _ in said) else " (`repstat inspect STORE` lists all)"
-        yield f"skipped, and why: {text}{more}"
+        unlike = "; no noise is added there" if noisy else ""
+        yield f"skipped, and why: {text}{more}{unlike}"

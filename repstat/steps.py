@@ -72,6 +72,18 @@ def assign_steps(
     return steps
 
 
+def unnamed_step(path: Path) -> Iterator[str]:
+    """Yield a note if one model alone is step 0 though a number is in its name."""
+    name = _stem(path)
+    numbers = _numbers(name)
+    if numbers and not any(_labelled([numbers])):
+        number = numbers[-1]["digits"]
+        yield (
+            f"{path.name} is taken for step 0, since {number} may be a size or a version; if it is the step, "
+            f"say so with --steps {int(number)} (steps={int(number)})"
+        )
+
+
 def _told_apart(first: Path, second: Path) -> str:
     if first.name == second.name:
         return f"{first} and {second}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from repstat.errors import UsageError
-from repstat.steps import assign_steps, parse_steps
+from repstat.steps import assign_steps, parse_steps, unnamed_step
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,21 @@ def test_steps_of_numpy_are_steps_and_one_is_that_of_one_model() -> None:
     for five in (5, np.int64(5), np.array(5)):
         (step,) = assign_steps([Path("a.onnx")], five)
         assert (step, type(step)) == (5, int)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("model_10.pth", "10"),
+        ("net-000010.onnx", "10"),
+        ("step-10.pt", ""),
+        ("best.pt", ""),
+        ("ckpt-3.pt", ""),
+    ],
+)
+def test_one_model_whose_number_may_be_a_step_is_noted(name: str, number: str) -> None:
+    notes = list(unnamed_step(Path(name)))
+    assert len(notes) == bool(number)
+    assert all(
+        f"{name} is taken for step 0" in note and f"--steps {number} (steps=" in note for note in notes
+    )

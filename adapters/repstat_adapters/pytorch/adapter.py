@@ -29,7 +29,7 @@ from repstat_adapters.shared.feeds import draw_probes, n_samples, take
 from repstat_adapters.shared.layout import close
 from repstat_adapters.shared.noise import BatchNoise
 from repstat_adapters.shared.options import check_plain_options
-from repstat_adapters.shared.probing import Found, Placed, Plan, Prober
+from repstat_adapters.shared.probing import AnotherPathError, Found, Placed, Plan, Prober
 from repstat_adapters.shared.provenance import file_facts, run_facts
 
 _PROBED = 3
@@ -330,11 +330,12 @@ class TorchAdapter(BatchedAdapter):
         return _Path(trace, first.found, targets, first.moving)
 
     def _strayed(self, why: str) -> InputRefusedError:
-        return InputRefusedError(
+        return AnotherPathError(
             what="the model takes another path for these samples",
             path=self._path,
             why=why,
-            fix="Give samples of one length; a model that branches on its data has no layers of its own",
+            fix="Give samples of one length; a model that branches on its data, or sends samples different "
+            "ways, has no layers of its own",
         )
 
     def _names(self) -> list[str]:

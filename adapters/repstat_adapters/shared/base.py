@@ -177,25 +177,31 @@ class BatchedAdapter(ABC):
                 values = forward.run(chunk, noise.cut(drawn, rows))
             except MisfitError as error:
                 layer = noise.layers[error.target].placed.layer
-                raise self._other_shape(layer, error.have, error.want) from None
+                raise self._other_shape(layer, error.have, error.want, None) from None
             for key, p in placed.items():
                 value = values[p.layer.target]
                 want = p.layout.shape(stop - start if rows is None else len(rows), p.layer.unit_shape)
                 if value.shape != want:
-                    raise self._other_shape(p.layer, value.shape, want)
+                    raise self._other_shape(p.layer, value.shape, want, p.layout.axis)
                 if rows is None and p.layout.is_plain and _is_own(value, p.layer.dtype, results):
                     results[key] = value
                 else:
                     results[key][start:stop] = p.layout.by_sample(value)[: stop - start]
         return results
 
-    def _other_shape(self, layer: Layer, have: tuple[int, ...], want: tuple[int, ...]) -> InputRefusedError:
+    def _other_shape(
+        self, layer: Layer, have: tuple[int, ...], want: tuple[int, ...], batch_axis: int | None
+    ) -> InputRefusedError:
+        differing = [axis for axis, (a, b) in enumerate(zip(have, want, strict=False)) if a != b]
+        misses_samples = len(have) == len(want) and differing == [batch_axis]
         return InputRefusedError(
             what="the activation's shape depends on the samples",
             path=self._path,
             place=f"layer {layer.key} ({layer.name})",
             why=f"found a tensor of shape {have}, expected {want}",
-            fix="Pad the samples to one length, and list the layers with a probe of that length",
+            fix=f"It does not see every sample: leave it out, with the selector -{layer.key}"
+            if misses_samples
+            else "Pad the samples to one length, and list the layers with a probe of that length",
         )
 
 

@@ -61,6 +61,10 @@ class Plan:
     note: str = ""
 
 
+class AnotherPathError(InputRefusedError):
+    """The model computes with other layers, depending on its samples."""
+
+
 @dataclass(frozen=True)
 class Prober:
     """What is needed to find the batches of a model.
@@ -148,6 +152,8 @@ class Prober:
                 return [self.run(take(feeds, self.specs, [row % length for row in batch])) for batch in rows]
             except InputRefusedError as error:
                 failure = failure or error
+        if isinstance(failure, AnotherPathError):
+            raise failure
         raise InputRefusedError(
             what="the model fails on a small batch",
             path=self.path,
