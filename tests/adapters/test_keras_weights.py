@@ -64,6 +64,11 @@ def test_weights_of_another_network_are_refused(
         assert "do not fit the model that the factory builds" in refusal(path, model_factory=factory)
 
 
+def test_a_checkpoint_that_lacks_a_layer_says_how_much(tmp_path: Path) -> None:
+    path = checkpoint(other(depth=1), tmp_path)
+    assert "it has nothing for 2 of the model's variables" in refusal(path, model_factory=other)
+
+
 def test_layers_in_another_order_are_refused_where_their_shapes_agree(tmp_path: Path) -> None:
     """Keras goes by class and order, and would load them wrongly without a word."""
     model = other(order=True, units=6)

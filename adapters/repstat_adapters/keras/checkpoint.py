@@ -1,6 +1,7 @@
 """Checkpoints of ``tf.train.Checkpoint``: find the model among what was saved, and restore it whole."""
 
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,8 @@ def _restore(model: Any, saved: Saved, root: str, framework: Framework) -> None:
 
 def _unmatched(error: AssertionError) -> str:
     text = first_line(error)
+    if counted := re.match(r"Found (\d+) Python objects that were not bound", text):
+        return f"it has nothing for {counted[1]} of the model's variables"
     return text.partition(":")[0] if len(text) > 200 else text
 
 
