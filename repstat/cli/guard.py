@@ -12,10 +12,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -73,8 +74,15 @@ def watched(timeout: float | None, max_memory: int, output: Path | None = None) 
         os.close(alive)
         _follow(parent)
     if timeout is not None:
-        signal.signal(signal.SIGALRM, _out_of_time)
+        before = signal.signal(signal.SIGALRM, _out_of_time)
         signal.setitimer(signal.ITIMER_REAL, timeout)
+        # A program that runs the command inside itself goes on after it.
+        click.get_current_context().call_on_close(lambda: _disarm(before))
+
+
+def _disarm(before: Callable[[int, FrameType | None], Any] | int | None) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def _out_of_time(signum: int, frame: FrameType | None) -> NoReturn:

@@ -1,6 +1,7 @@
 """``repstat layers``: what it says to type next does work."""
 
 import shlex
+import signal
 from pathlib import Path
 
 import onnx
@@ -47,3 +48,10 @@ def test_the_hint_names_the_factory_and_the_trust(
     hint = outcome.err.splitlines()[-1].partition("would be recorded by: ")[2]
     assert hint == "repstat extract seq.pt --model-factory hinted_nets:seq --trust-model"
     assert run_cli(*shlex.split(hint)[1:]).code == 0
+
+
+def test_a_program_that_runs_the_command_has_no_alarm_left(run_cli: RunCli, trajectory: list[Path]) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    assert run_cli("layers", trajectory[0], "--timeout", "60").code == 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) is before

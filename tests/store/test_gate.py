@@ -56,9 +56,12 @@ def test_other_hdf5_files(tmp_path: Path) -> None:
     with h5py.File(path, "w", libver=LIBVER) as file:
         file.attrs["schema"] = np.array(b"repstat/results", h5py.string_dtype("utf-8", 15))
         file.attrs["schema_version"] = np.array([1, 0])
-    assert "its schema is 'repstat/results', not 'repstat/activation-store': it is a results file" in refused(
-        path
-    )
+    with pytest.raises(StoreDamagedError) as caught:
+        open_store(path)
+    why = "its schema is 'repstat/results', not 'repstat/activation-store': it is a results file"
+    assert why in str(caught.value)
+    assert verify(path) != [str(caught.value)]  # it is checked as what it says it is
+    assert len(verify(path)) == 1
 
 
 def test_no_regular_file(tmp_path: Path) -> None:
