@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from repstat.adapter import Layer
+from repstat.errors import InputRefusedError
 from tests.optional import require
 
 tf: Any = require("tensorflow")
@@ -187,6 +188,32 @@ def test_samples_of_another_length_than_those_that_layers_were_listed_with() -> 
         batch = normal(3, length, 3)
         have = adapter.run({name: batch}, found, samples=np.arange(3))
         assert np.abs(have["L001"] - np.asarray(model(batch))).max() < 1e-6
+
+
+def test_a_length_that_is_refused_leaves_the_other_usable() -> None:
+    """The model has as many ops as its samples are long."""
+
+    class Unrolled(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = layers.Dense(4, activation="tanh")
+
+        def call(self, x: Any) -> Any:
+            return self.fc(sum(x[:, t] * (t + 1) for t in range(x.shape[1])))
+
+    model = Unrolled()
+    model(normal(2, 3, 5))
+    adapter = opened(model)
+    (name,) = (spec.name for spec in adapter.inputs())
+    found = adapter.layers({name: normal(3, 3, 5)})
+    want = np.asarray(model(normal(4, 3, 5)))
+    for _ in range(2):
+        with pytest.raises(
+            InputRefusedError, match="have another length than those that the layers were found"
+        ):
+            adapter.run({name: normal(4, 6, 5)}, found, samples=np.arange(4))
+        have = adapter.run({name: normal(4, 3, 5)}, found, samples=np.arange(4))
+        assert np.abs(have["L000"] - want).max() < 1e-6
 
 
 def test_a_mask_goes_the_way_that_keras_sends_it() -> None:

@@ -74,20 +74,20 @@ class TensorFlowEngine:
         self._key: Any = None
         self._held: dict[str, str] = {}
         self._session: Session | None = None
+        self._planned: Traced | None = None
 
     def prepare(self, feeds: Mapping[str, Array] | None) -> Prepared:
         """See `Engine`."""
-        traced = self._traced(feeds).traced
+        self._planned = traced = self._traced(feeds).traced
         return Prepared(traced.graph, traced.dtypes, traced.nested)
 
     def run(
         self, feeds: Mapping[str, Array], targets: Sequence[str], noise: Mapping[str, Array]
     ) -> dict[str, Array]:
         """See `Engine`."""
-        assert self._session is not None  # a plan is made before anything runs
-        planned = self._session.traced
+        assert self._planned is not None  # a plan is made before anything runs
         session = self._traced(feeds)
-        if session.traced is not planned and _ops(session.traced) != _ops(planned):
+        if session.traced is not self._planned and _ops(session.traced) != _ops(self._planned):
             raise InputRefusedError(
                 what="the samples have another length than those that the layers were found with",
                 path=self._path,
