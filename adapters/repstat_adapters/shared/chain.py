@@ -19,7 +19,7 @@ from repstat_adapters.shared.ops import (
     POOLS,
     word_of,
 )
-from repstat_adapters.shared.spelling import spelled_in_a_row, spelled_in_parallel
+from repstat_adapters.shared.spelling import is_affine, spelled_in_a_row, spelled_in_parallel
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _step(graph: Graph[Node], here: str, tentative: bool) -> _Step | None:
         return None
     if op in ACTIVATIONS:
         return _Step(out, [index], word_of(op), ends=True)
-    if op in AFFINE and _is_affine(node, here):
+    if op in AFFINE and is_affine(node, here):
         return _Step(out, [index], commits=not tentative or _is_bias(graph, node, others))
     if op in NO_OPS:
         return _Step(out, [index], commits=not tentative)
@@ -92,11 +92,6 @@ def _step(graph: Graph[Node], here: str, tentative: bool) -> _Step | None:
     if op in POOLS:
         return _Step(out, [index], word_of(op), commits=False)
     return None
-
-
-def _is_affine(node: Node, here: str) -> bool:
-    """Constant / x is not affine, nor is x * x."""
-    return list(node.input).count(here) == 1 and (node.op_type != "Div" or node.input[0] == here)
 
 
 def _is_bias(graph: Graph[Node], node: Node, others: Sequence[str]) -> bool:

@@ -47,7 +47,7 @@ def spelled_in_a_row(graph: Graph[Node], here: str) -> Spelled | None:
             if index is None or graph.nodes[index].op_type != op:
                 break
             node = graph.nodes[index]
-            if not _others_are_numbers(graph, node, target) or (op == "Div" and node.input[0] != target):
+            if not _scales(graph, node, target):
                 break
             nodes.append(index)
             target = node.output[0]
@@ -143,14 +143,17 @@ def _trailing_scale(graph: Graph[Node], sink: str) -> int | None:
     index = graph.only_consumer(sink)
     if index is None or graph.nodes[index].op_type not in {"Mul", "Div"}:
         return None
-    node = graph.nodes[index]
-    is_scale = _others_are_numbers(graph, node, sink) and (node.op_type != "Div" or node.input[0] == sink)
-    return index if is_scale else None
+    return index if _scales(graph, graph.nodes[index], sink) else None
 
 
-def _others_are_numbers(graph: Graph[Node], node: Node, here: str) -> bool:
-    """Whether an op takes `here` once, and beside it only constants of one element."""
+def is_affine(node: Node, here: str) -> bool:
+    """Constant / x is not affine, nor is x * x."""
+    return list(node.input).count(here) == 1 and (node.op_type != "Div" or node.input[0] == here)
+
+
+def _scales(graph: Graph[Node], node: Node, here: str) -> bool:
+    """Whether an op takes `here` as one operand, and beside it only constants of one element."""
     others = [name for name in node.input if name and name != here]
-    return list(node.input).count(here) == 1 and all(
+    return is_affine(node, here) and all(
         name not in graph.dynamic and graph.shapes.get(name) in {(), (1,)} for name in others
     )
